@@ -1,0 +1,39 @@
+# Every target installs what it needs first; an install that is already right costs a blink.
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test lint format lock clean
+
+QUESTION ?=
+CHECKPOINT ?=
+ARGS ?=
+BIN := .venv/bin
+export PYTHON
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## make .venv and everything in it (PYTHON=python3.12 chooses the interpreter)
+	@scripts/install.sh
+
+demo: install ## ask a spoken question, get reply.wav (QUESTION=my.wav CHECKPOINT=FlashLabs/Chroma-4B)
+	@$(BIN)/chroma demo $(if $(QUESTION),--question "$(QUESTION)") $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
+
+serve: install ## start the server and leave it running (CHECKPOINT=...)
+	@$(BIN)/chroma serve $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
+
+test: install ## run all tests (ARGS="-k backbone -x")
+	@$(BIN)/pytest $(ARGS)
+
+lint: install ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: install ## let ruff put imports and layout in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: install ## resolve requirements/*.lock again (LOCK_ARGS=--upgrade moves the pins)
+	@LOCK_ARGS="$(LOCK_ARGS)" scripts/lock.sh
+
+clean: ## remove .venv, caches and what the demo wrote
+	@rm -rf .venv build reply.wav checkpoints *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

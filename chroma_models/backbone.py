@@ -1,0 +1,90 @@
+"""The backbone: a Llama over text rows and frame embeddings, with a head for codebook 0."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chroma_models.checkpoint.architecture import Architecture
+from chroma_models.codebooks import Codebooks
+from chroma_models.errors import InvalidVoice
+from chroma_models.layers import Stack, TensorSource
+from chroma_models.types import CODEBOOKS, EncodedVoice, Frame, TextStep
+
+
+class Backbone:
+    """Weights and embeddings; the KV cache and the turns are the engine's."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        get: TensorSource,
+        codebooks: Codebooks,
+        text_table: Tensor,
+        spare_positions: int = 0,
+    ) -> None:
+        """get gives tensors below "backbone."; text_table is the thinker's embed_tokens [text_vocab, hidden]."""
+        self.architecture = architecture
+        self.positions = architecture.backbone.positions
+        self.stack = Stack(architecture.backbone, lambda name: get(f"model.{name}"), self.positions + spare_positions)
+        self.device, self.dtype = self.stack.device, self.stack.dtype
+        self.hidden = architecture.backbone.hidden
+        self.head = get("codebook0_head.weight")  # [vocab, hidden]
+        self.codebooks = codebooks
+        self.text_table = text_table
+        self._pair_ids = torch.arange(2, device=self.device)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Codebook 0 over real codes only: [rows, hidden] -> [rows, codebook_size]. Special ids cannot be chosen."""
+        return F.linear(hidden, self.head[: self.architecture.codebook_size])
+
+    def embed_voice(self, text_tokens: Sequence[int], voice: EncodedVoice) -> Tensor:
+        """The voice prompt: text_start | transcript | text_end | frames | zero vector, as [positions, hidden].
+
+        Source: the reference's prompt of one row; a single turn has no padding, so every position counts.
+        """
+        a = self.architecture
+        ids = torch.tensor([a.text_start, *text_tokens, a.text_end], device=self.device)
+        frames = self.codebooks.embed_frames(codes_tensor(voice.codes, self.device))
+        zero = torch.zeros((1, self.hidden), dtype=self.dtype, device=self.device)
+        return torch.cat([self.text_table[ids], frames, zero])
+
+    def embed_pairs(self, steps: Sequence[TextStep]) -> Tensor:
+        """[h_k, e_k] of some text steps: [steps, 2, hidden]."""
+        rows = torch.stack([self.row(step.row) for step in steps]).to(self.device, self.dtype)
+        tokens = torch.tensor([step.token for step in steps], device=self.device)
+        return torch.stack([rows, self.text_table[tokens]], 1)
+
+    def embed_progress(self, frames: Sequence[Frame]) -> Tensor:
+        """What was fed to predict these frames, all but the last frame's own embedding: [positions, hidden]."""
+        parts: list[Tensor] = []
+        codes = codes_tensor(b"".join(f.codes for f in frames), self.device)
+        embedded = self.codebooks.embed_frames(codes)
+        for i, frame in enumerate(frames):
+            if i > 0:
+                parts.append(embedded[i - 1 : i])
+            if frame.step is not None:
+                parts.append(self.embed_pairs([frame.step])[0])
+        return torch.cat(parts)
+
+    def row(self, data: bytes) -> Tensor:
+        """A text step's hidden row, bf16 or float32 as its length says: [hidden]."""
+        dtype = torch.float32 if len(data) == 4 * self.hidden else torch.bfloat16
+        return torch.frombuffer(bytearray(data), dtype=dtype)
+
+
+def check_codes(codes: bytes, codebook_size: int) -> None:
+    """Raises InvalidVoice unless codes are whole frames of ids 0..codebook_size-1, at least one of them."""
+    ids = np.frombuffer(codes, np.int16) if len(codes) % 2 == 0 else np.zeros(0, np.int16)
+    if ids.size == 0 or ids.size % CODEBOOKS:
+        raise InvalidVoice(f"Codes come in frames of {CODEBOOKS} int16; got {len(codes)} bytes.", "voice")
+    if ids.min() < 0 or ids.max() >= codebook_size:
+        raise InvalidVoice(f"Codes must lie in 0..{codebook_size - 1}; got {ids.min()}..{ids.max()}.", "voice")
+
+
+def codes_tensor(codes: bytes, device: torch.device) -> Tensor:
+    """int16 bytes to int64 [frames, CODEBOOKS]."""
+    flat = torch.frombuffer(bytearray(codes), dtype=torch.int16) if codes else torch.zeros(0, dtype=torch.int16)
+    return flat.view(-1, CODEBOOKS).to(device, torch.int64)

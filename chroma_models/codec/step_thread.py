@@ -1,0 +1,221 @@
+"""The thread that owns the decoder: jobs come from an event loop, run batched, and are answered in one call."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chroma_models.codec.stream_decoder import StreamDecoder
+from chroma_models.codec.stream_state import StreamState
+from chroma_models.engine.slots import Slot
+from chroma_models.errors import ChromaError, StageUnavailable
+from chroma_models.types import CODEBOOKS
+
+log = logging.getLogger(__name__)
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Decode:
+    """The next frames of a slot's stream: codes int64 [group, CODEBOOKS], for float32 PCM."""
+
+    slot: Slot
+    codes: Tensor
+    future: "asyncio.Future[bytes]"
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Start a slot's stream anew: from a prepared state, or from nothing."""
+
+    slot: Slot
+    state: StreamState | None
+    future: "asyncio.Future[bytes] | None"  # None: nobody waits for it
+
+
+Job = Decode | Place
+Result = bytes | Exception
+
+
+class StepThread:
+    """Jobs of one slot run in the order they came; Decodes of one group length run together, the oldest first.
+
+    A slot whose frames were lost, by a failed step or a caller that gave up, is out of step with its listener. It
+    answers StageUnavailable until a Place starts it anew.
+    """
+
+    def __init__(self, decoder: StreamDecoder) -> None:
+        self.steps = 0  # decoder steps run, and what they held
+        self.rows = 0
+        self.frames = 0
+        self.failed_steps = 0
+        self.step_seconds = 0.0
+        self._decoder = decoder
+        self._queue: deque[Job] = deque()
+        self._broken: set[Slot] = set()
+        self._wake = threading.Condition()
+        self._working = False
+        self._closing = False
+        self._progress_at = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Start the thread and wait until it has decoded once in every group length."""
+        self._loop = asyncio.get_running_loop()
+        warmed: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(self._loop, warmed), name="codec-steps", daemon=True)
+        self._thread.start()
+        await warmed
+
+    async def stop(self) -> None:
+        """End the thread after its current step. What was queued fails with StageUnavailable."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive() and not self._closing
+
+    def stalled_s(self) -> float:
+        """Seconds without progress while there is work; 0 when idle."""
+        with self._wake:
+            return time.monotonic() - self._progress_at if self._working or self._queue else 0.0
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises StageUnavailable when the thread is gone."""
+        with self._wake:
+            if not self.alive:
+                raise StageUnavailable("The codec is shutting down.", RETRY_S)
+            if not self._working and not self._queue:
+                self._progress_at = time.monotonic()
+            self._queue.append(job)
+            self._wake.notify()
+
+    def abandon(self, slot: Slot) -> None:
+        """A caller no longer wants frames that it queued: the slot's stream now has a hole."""
+        with self._wake:
+            self._broken.add(slot)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, warmed: "asyncio.Future[None]") -> None:
+        try:
+            self._warm_up()
+        except Exception as error:
+            log.exception("The codec's warm-up failed")
+            loop.call_soon_threadsafe(_settle, warmed, error)
+            return
+        loop.call_soon_threadsafe(_settle, warmed, None)
+        while True:
+            with self._wake:
+                self._working = False
+                while not self._queue and not self._closing:
+                    self._wake.wait()
+                closing = self._closing
+                batch = list(self._queue) if closing else self._take()
+                self._working = not closing
+            results = _all(batch, "The codec is shutting down.") if closing else self._execute(batch)
+            with self._wake:
+                self._progress_at = time.monotonic()
+            loop.call_soon_threadsafe(_deliver, results)
+            if closing:
+                return
+
+    def _warm_up(self) -> None:
+        for group in range(1, self._decoder.max_group + 1):
+            self._decoder.step([0], torch.zeros((1, group, CODEBOOKS), dtype=torch.int64, device=self._decoder.device))
+        self._decoder.reset([0])
+
+    def _take(self) -> list[Job]:
+        """The oldest job, with every other one that may share its step. The lock is held."""
+        first = self._queue[0]
+        if isinstance(first, Place):
+            return [self._queue.popleft()]
+        batch: list[Job] = []
+        left: deque[Job] = deque()
+        seen: set[int] = set()
+        for job in self._queue:
+            if job.slot.row not in seen and isinstance(job, Decode) and len(job.codes) == len(first.codes):
+                batch.append(job)
+            else:
+                left.append(job)
+            seen.add(job.slot.row)
+        self._queue = left
+        return batch
+
+    def _execute(self, batch: list[Job]) -> list[tuple[Job, Result]]:
+        if isinstance(batch[0], Place):
+            return [(batch[0], self._place(batch[0]))]
+        with self._wake:
+            broken = {job.slot for job in batch if job.slot in self._broken}
+        lost = _all([job for job in batch if job.slot in broken], "Frames of this stream were lost.")
+        whole = [job for job in batch if isinstance(job, Decode) and job.slot not in broken]
+        return lost + (self._decode(whole) if whole else [])
+
+    def _place(self, job: Place) -> Result:
+        with self._wake:
+            self._broken = {slot for slot in self._broken if slot.row != job.slot.row}
+        try:
+            if job.state is None:
+                self._decoder.reset([job.slot.row])
+            else:
+                self._decoder.restore(job.slot.row, job.state)
+        except Exception as error:
+            self.abandon(job.slot)
+            return _meaning(error)
+        return b""
+
+    def _decode(self, jobs: list[Decode]) -> list[tuple[Job, Result]]:
+        jobs.sort(key=lambda job: job.slot.row)
+        started = time.perf_counter()
+        try:
+            codes = torch.stack([job.codes for job in jobs]).to(self._decoder.device)
+            pcm = self._decoder.step([job.slot.row for job in jobs], codes).cpu().numpy()
+        except Exception as error:
+            self.failed_steps += 1
+            for job in jobs:
+                self.abandon(job.slot)
+            return [(job, _meaning(error)) for job in jobs]
+        self.step_seconds += time.perf_counter() - started
+        self.steps += 1
+        self.rows += len(jobs)
+        self.frames += len(jobs) * codes.shape[1]
+        return [(job, row.tobytes()) for job, row in zip(jobs, pcm, strict=True)]
+
+
+def _all(jobs: list[Job], reason: str) -> list[tuple[Job, Result]]:
+    return [(job, StageUnavailable(reason, RETRY_S)) for job in jobs]
+
+
+def _meaning(error: Exception) -> Exception:
+    """Called where the error is handled, so that the log has its traceback."""
+    if isinstance(error, ChromaError):
+        return error
+    log.exception("A codec step failed")
+    return StageUnavailable(f"A codec step failed: {type(error).__name__}.", RETRY_S)
+
+
+def _settle(future: "asyncio.Future[None]", error: Exception | None) -> None:
+    if not future.done():
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+def _deliver(results: list[tuple[Job, Result]]) -> None:
+    """In the event loop: answer every job of a step whose caller still waits."""
+    for job, result in results:
+        if job.future is None or job.future.done():
+            continue
+        if isinstance(result, bytes):
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(result)

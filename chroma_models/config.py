@@ -1,0 +1,70 @@
+"""What an operator chooses about the engines. What the checkpoint dictates is in checkpoint/architecture.py."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+
+
+class Config(BaseModel):
+    """A frozen settings node that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TorchConfig(Config):
+    """Where and how a stage runs torch."""
+
+    device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto takes CUDA where there is one
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    threads: PositiveInt | None = None  # intra-op threads of this process; None leaves torch's default
+
+
+class TurnLimits(Config):
+    """How long each stage waits for what. Changed while running."""
+
+    admit_timeout_s: PositiveFloat = 2.0  # waiting for a slot longer than this is Overloaded
+    first_audio_timeout_s: PositiveFloat = 10.0  # from admission to the first frame
+    stall_timeout_s: PositiveFloat = 3.0  # a stream silent, or an outbox over its limit, for longer is lost
+    max_turn_s: PositiveFloat = 180.0  # a turn is ended after this, whatever else
+    max_lead_s: PositiveFloat = 4.0  # a realtime row this far ahead of playback waits
+
+
+class BackboneSizes(Config):
+    slots: PositiveInt = 16  # turns per replica; the checkpoint's positions of KV each
+    prefill_chunk: PositiveInt = 256  # positions prefilled between two steps of the running rows
+    outbox_frames: PositiveInt = 1024  # undelivered frames a slot may hold before stall_timeout_s starts
+    half_batches: PositiveInt = 2  # batches in flight between Backbone and a split Decoder
+    min_split_rows: PositiveInt = 8  # below this many rows one batch is cheaper than two halves
+
+
+class BackboneConfig(BackboneSizes, TurnLimits):
+    """All the Backbone engine needs."""
+
+
+class DecoderConfig(Config):
+    positions: Literal["published", "contiguous"] = "published"  # rope of the depth decoder: 0,0,1..6 or 0..7
+
+
+class CodecSizes(Config):
+    slots: PositiveInt = 16  # streams per replica
+    max_group: PositiveInt = 4  # frames of one stream decoded in one step
+    max_voice_s: PositiveFloat = 30.0  # longest reference clip that is encoded
+
+
+class CodecConfig(CodecSizes, TurnLimits):
+    """All the Codec engine needs."""
+
+
+class ReasonerSizes(Config):
+    engine: Literal["vllm", "torch"] = "vllm"
+    max_model_len: PositiveInt = 8192  # prompt and reply, in tokens; audio is 25 tokens a second
+    slots: PositiveInt = 16  # requests that run at once
+    max_audio_parts: PositiveInt = 16  # spoken parts in one conversation
+    kv_cache_bytes: PositiveInt = 1 << 30  # vLLM's KV cache; in bytes, so that neighbours on a GPU do not race
+    enforce_eager: bool | None = None  # None: eager on a CPU, CUDA graphs on a GPU
+    first_token_timeout_s: PositiveFloat = 10.0
+    idle_s: NonNegativeFloat = 1.0  # a keep-alive goes out when nothing else did for this long
+
+
+class ReasonerConfig(ReasonerSizes, TurnLimits):
+    """All a Reasoner engine needs."""

@@ -1,0 +1,74 @@
+"""From a checkpoint to the parts of one stage, on that stage's device."""
+
+import torch
+from torch import Tensor
+
+from chroma_models.backbone import Backbone
+from chroma_models.checkpoint.weights import Checkpoint
+from chroma_models.codebooks import Codebooks
+from chroma_models.codec.engine import CodecEngine
+from chroma_models.codec.stream_decoder import StreamDecoder
+from chroma_models.codec.voice_encoder import VoiceEncoder
+from chroma_models.config import CodecConfig, DecoderConfig, TorchConfig
+from chroma_models.decoder import DepthDecoder
+from chroma_models.engine.backbone_engine import SPARE_POSITIONS
+
+EMBEDDING = "audio_embedding.embed_audio_tokens.weight"
+
+
+def device_of(config: TorchConfig) -> torch.device:
+    if config.device != "auto":
+        return torch.device(config.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(config: TorchConfig) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.bfloat16 if device_of(config).type == "cuda" else torch.float32
+    return torch.float32 if config.dtype == "float32" else torch.bfloat16
+
+
+def set_threads(config: TorchConfig) -> None:
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+
+
+def load_codebooks(checkpoint: Checkpoint, owner: str, config: TorchConfig) -> Codebooks:
+    return Codebooks(checkpoint.tensor(f"{owner}.{EMBEDDING}", device_of(config), dtype_of(config)))
+
+
+def load_text_table(checkpoint: Checkpoint, config: TorchConfig) -> Tensor:
+    return checkpoint.tensor("thinker.model.embed_tokens.weight", device_of(config), dtype_of(config))
+
+
+def load_backbone(checkpoint: Checkpoint, config: TorchConfig) -> Backbone:
+    return Backbone(
+        checkpoint.architecture,
+        checkpoint.source("backbone.", device_of(config), dtype_of(config)),
+        load_codebooks(checkpoint, "backbone", config),
+        load_text_table(checkpoint, config),
+        SPARE_POSITIONS,
+    )
+
+
+def load_decoder(checkpoint: Checkpoint, config: TorchConfig, decoder: DecoderConfig) -> DepthDecoder:
+    return DepthDecoder(
+        checkpoint.architecture,
+        checkpoint.source("decoder.", device_of(config), dtype_of(config)),
+        load_codebooks(checkpoint, "decoder", config),
+        decoder.positions,
+    )
+
+
+def fingerprint(checkpoint: Checkpoint, config: TorchConfig, decoder: DecoderConfig) -> str:
+    """Names what a turn's codes depend on: weights, dtype, position mode. Resume only onto an equal one."""
+    return f"{checkpoint.digest}-{str(dtype_of(config)).removeprefix('torch.')}-{decoder.positions}"
+
+
+def load_codec(checkpoint: Checkpoint, config: TorchConfig, codec: CodecConfig) -> CodecEngine:
+    """Mimi runs in float32 whatever the language models run in: bf16 costs it half its signal-to-noise ratio."""
+    shape = checkpoint.architecture.codec
+    get = checkpoint.source("codec_model.", device_of(config), torch.float32)
+    decoder = StreamDecoder(shape, get, codec.slots, codec.max_group)
+    names = [name.removeprefix("codec_model.") for name in checkpoint.names("codec_model.")]
+    return CodecEngine(decoder, VoiceEncoder(shape, get, names), codec)

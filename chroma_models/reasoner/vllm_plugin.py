@@ -1,0 +1,11 @@
+"""vLLM's way in: called by name in the API process, the engine core and every worker. See pyproject's entry points."""
+
+ARCHITECTURE = "ChromaThinkerForConditionalGeneration"
+
+
+def register() -> None:
+    from vllm import ModelRegistry
+
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        # By name, so that nothing of the model is imported before vLLM wants it.
+        ModelRegistry.register_model(ARCHITECTURE, f"chroma_models.reasoner.vllm_model:{ARCHITECTURE}")

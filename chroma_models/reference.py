@@ -1,0 +1,141 @@
+"""One turn at a time, slowly and obviously, on transformers' own modules: the oracle of the tests.
+
+Every frame recomputes its whole sequence; there is no cache, no slot and no batch to get wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+
+from chroma_models.checkpoint.architecture import Architecture, StackShape
+from chroma_models.checkpoint.weights import Checkpoint
+from chroma_models.sampling import RowSampling, choose
+from chroma_models.types import CODEBOOKS, Sampling
+
+CPU = torch.device("cpu")
+
+
+def llama(shape: StackShape, checkpoint: Checkpoint, prefix: str) -> LlamaModel:
+    """transformers' Llama with a checkpoint's weights, float32; it is only ever given embeddings."""
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": shape.rope.theta}
+    if shape.rope.factor != 1.0:
+        rope = {
+            "rope_type": "llama3",
+            "rope_theta": shape.rope.theta,
+            "factor": shape.rope.factor,
+            "low_freq_factor": shape.rope.low_freq_factor,
+            "high_freq_factor": shape.rope.high_freq_factor,
+            "original_max_position_embeddings": shape.rope.original_positions,
+        }
+    config = LlamaConfig(
+        vocab_size=1,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        rms_norm_eps=shape.norm_eps,
+        max_position_embeddings=shape.positions,
+        rope_parameters=rope,
+        attn_implementation="eager",
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = LlamaModel(config).eval()
+    model.embed_tokens = nn.Identity()
+    weights = {name: checkpoint.tensor(prefix + name, CPU, torch.float32) for name in model.state_dict()}
+    model.load_state_dict(weights, strict=True)
+    return model
+
+
+class Reference:
+    """Backbone and depth decoder of one turn (the Reasoner's rows and tokens are given)."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, positions: Literal["published", "contiguous"] = "published"
+    ) -> None:
+        self.architecture: Architecture = checkpoint.architecture
+        self._backbone = llama(checkpoint.architecture.backbone, checkpoint, "backbone.model.")
+        self._decoder = llama(checkpoint.architecture.decoder, checkpoint, "decoder.model.")
+
+        def weight(name: str) -> Tensor:
+            return checkpoint.tensor(name, CPU, torch.float32)
+
+        self._head0 = weight("backbone.codebook0_head.weight")
+        self._heads = weight("decoder.codebook_head.weight")
+        self._projection = weight("decoder.projection.weight")
+        self._audio = weight("decoder.audio_embedding.embed_audio_tokens.weight")
+        self._text = weight("thinker.model.embed_tokens.weight")
+        self._positions = [0, 0, 1, 2, 3, 4, 5, 6] if positions == "published" else list(range(8))
+
+    def embed_code(self, code: int, book: int) -> Tensor:
+        return self._audio[code + book * self.architecture.audio_vocab]
+
+    def embed_frame(self, codes: Sequence[int]) -> Tensor:
+        return torch.stack([self.embed_code(code, book) for book, code in enumerate(codes)]).sum(0)
+
+    def prompt(self, text_tokens: Sequence[int], voice_codes: np.ndarray) -> list[Tensor]:
+        a = self.architecture
+        text = [self._text[t] for t in (a.text_start, *text_tokens, a.text_end)]
+        frames = [self.embed_frame(codes) for codes in voice_codes.tolist()]
+        return [*text, *frames, torch.zeros_like(text[0])]
+
+    @torch.no_grad()
+    def frame(self, sequence: Sequence[Tensor], sampling: Sampling, index: int) -> tuple[list[int], float]:
+        """The codes after a sequence of embeddings, and the smallest gap between the two best logits on the way."""
+        hidden = self._backbone(inputs_embeds=torch.stack(list(sequence))[None]).last_hidden_state[0, -1]
+        code, margin = self._choose(self._head0 @ hidden, sampling, index, 0)
+        codes = [code]
+        inputs = [hidden, self.embed_code(code, 0)]
+        for book in range(1, CODEBOOKS):
+            x = torch.stack(inputs) @ self._projection.T
+            position_ids = torch.tensor([self._positions[: len(inputs)]])
+            state = self._decoder(inputs_embeds=x[None], position_ids=position_ids).last_hidden_state[0, -1]
+            code, gap = self._choose(state @ self._heads[book - 1], sampling, index, book)
+            codes.append(code)
+            margin = min(margin, gap)
+            inputs.append(self.embed_code(code, book))
+        return codes, margin
+
+    def _choose(self, logits: Tensor, sampling: Sampling, index: int, book: int) -> tuple[int, float]:
+        logits = logits[None, : self.architecture.codebook_size]
+        row = RowSampling.of([sampling], [index], CPU)
+        noise = row.noise(torch.tensor([book]), logits.shape[-1])
+        best = logits[0].topk(2).values
+        return int(choose(logits, row, None if noise is None else noise[:, 0])), float(best[0] - best[1])
+
+    def generate(
+        self,
+        text_tokens: Sequence[int],
+        voice_codes: np.ndarray,
+        rows: Tensor,
+        tokens: Sequence[int],
+        sampling: Sampling,
+        max_frames: int,
+    ) -> Iterator[tuple[list[int], float]]:
+        """Frames of a reply, each with its smallest margin, until end of speech, end of text or max_frames.
+
+        voice_codes [frames, CODEBOOKS]; rows float32 [steps, hidden] and tokens are the Reasoner's
+        """
+        sequence = self.prompt(text_tokens, voice_codes)
+        ended = False
+        for index in range(max_frames):
+            if index % 2 == 0 and not ended:
+                if index // 2 >= len(tokens):
+                    return
+                sequence += [rows[index // 2], self._text[tokens[index // 2]]]
+                ended = tokens[index // 2] == self.architecture.im_end
+            if len(sequence) > self.architecture.backbone.positions:
+                return
+            codes, margin = self.frame(sequence, sampling, index)
+            if any(codes):
+                yield codes, margin
+            if not any(codes[:-1]):
+                return
+            sequence.append(self.embed_frame(codes))

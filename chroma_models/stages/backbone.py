@@ -1,0 +1,144 @@
+"""The Backbone stage: pulls text steps from the Reasoner, gives out frames."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Protocol
+
+from chroma_models.engine.backbone_engine import BackboneEngine
+from chroma_models.engine.outbox import Outbox
+from chroma_models.errors import ChromaError, StageUnavailable, TurnTimeout
+from chroma_models.interleave import spoken_steps
+from chroma_models.stages.streams import ItemPacer, lively
+from chroma_models.types import Admitted, Finished, Frame, Progress, TextStep, Turn, Usage
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 1.0
+
+StepItem = Admitted | list[TextStep] | Finished
+FrameItem = Admitted | list[Frame] | Finished
+
+
+class Reasoner(Protocol):
+    """The stage before: an engine in this process, or a handle to a deployment."""
+
+    def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[StepItem, None]: ...
+
+
+class BackboneStage:
+    """One running turn is one frames() call: the slot, and the Reasoner's stream, live exactly as long."""
+
+    def __init__(
+        self,
+        engine: BackboneEngine,
+        reasoner: Reasoner,
+        tokenize_transcript: Callable[[str], Sequence[int]],
+        fingerprint: str,
+    ) -> None:
+        self.engine = engine
+        self.fingerprint = fingerprint
+        self._reasoner = reasoner
+        self._tokenize = tokenize_transcript
+
+    async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
+        """Frames of a turn, from where progress ends. Raises typed errors; closing it frees everything upstream."""
+        done = self._resumable(progress)
+        spoken = spoken_steps(done)
+        config = self.engine.config
+        ends_at = time.monotonic() + min(turn.deadline_s, config.max_turn_s)
+        async with self.engine.slot(turn, self._tokenize(turn.voice.transcript), done) as outbox:
+            text = _Text(self._reasoner, self.engine, turn, outbox)
+            async with aclosing(text):
+                if not any(step.token == self.engine.backbone.architecture.im_end for step in spoken):
+                    await text.open([step.token for step in spoken])
+                yield Admitted(self.fingerprint)
+                pacer = ItemPacer(1.0 / KEEP_ALIVE_S * 4)
+                delivered = len(spoken)
+                silent_until = time.monotonic() + config.first_audio_timeout_s
+                while True:
+                    await outbox.settle(pacer.hold_s())
+                    item = await outbox.take(KEEP_ALIVE_S)
+                    now = time.monotonic()
+                    if now > ends_at:
+                        raise TurnTimeout("The turn took longer than it may.")
+                    if isinstance(item, Finished):
+                        yield text.finished(item, delivered)
+                        return
+                    if item:
+                        silent_until = float("inf")
+                        delivered += len(spoken_steps(item))
+                        pacer.sent(len(item))
+                    elif now > silent_until:
+                        raise TurnTimeout(f"No speech within {config.first_audio_timeout_s:g} s.")
+                    yield item
+
+    def _resumable(self, progress: Progress | None) -> tuple[Frame, ...]:
+        if progress is None or not progress.frames:
+            return ()
+        if progress.fingerprint != self.fingerprint:
+            raise StageUnavailable("This replica runs other weights or another dtype than the one the turn began on.")
+        return progress.frames
+
+
+class _Text:
+    """The Reasoner's stream of one turn, pumped into the engine by a task of its own."""
+
+    def __init__(self, reasoner: Reasoner, engine: BackboneEngine, turn: Turn, outbox: Outbox) -> None:
+        self._reasoner, self._engine, self._turn, self._outbox = reasoner, engine, turn, outbox
+        self._task: asyncio.Task[None] | None = None
+        self._admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._end: Finished | None = None
+
+    async def open(self, after: Sequence[int]) -> None:
+        """Returns when the Reasoner has admitted the turn; raises what it raises instead."""
+        self._task = asyncio.create_task(self._pump(after), name=f"text-{self._turn.id}")
+        await self._admitted
+
+    async def _pump(self, after: Sequence[int]) -> None:
+        config = self._engine.config
+        steps = self._reasoner.steps(self._turn, after)
+        try:
+            async with aclosing(
+                lively(steps, "Reasoner", config.stall_timeout_s, config.admit_timeout_s + config.stall_timeout_s)
+            ) as items:
+                async for item in items:
+                    if isinstance(item, Admitted):
+                        self._admit()
+                    elif isinstance(item, Finished):
+                        self._end = item
+                        if item.reason != "end_of_speech":
+                            self._engine.end_text(self._outbox.slot)
+                    elif item:
+                        self._admit()
+                        self._engine.feed(self._outbox.slot, item)
+            if self._end is None:
+                raise StageUnavailable("The Reasoner's stream ended without an end.", 1.0)
+        except Exception as error:
+            if not isinstance(error, ChromaError):
+                log.error("the Reasoner's stream failed", exc_info=error)
+            typed = error if isinstance(error, ChromaError) else StageUnavailable("The Reasoner failed.", 1.0)
+            if self._admitted.done():
+                self._outbox.fail(typed)
+            else:
+                self._admitted.set_exception(typed)
+
+    def _admit(self) -> None:
+        if not self._admitted.done():
+            self._admitted.set_result(None)
+
+    def finished(self, end: Finished, delivered: int) -> Finished:
+        """The turn's end with the Reasoner's numbers in it; text is counted as delivered, not as thought."""
+        usage, timing = Usage(), {}
+        if self._end is not None:
+            usage, timing = self._end.usage, self._end.timing
+        usage = replace(usage, text_tokens=delivered, frames=end.usage.frames)
+        return Finished(end.reason, usage, {**timing, **end.timing})
+
+    async def aclose(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

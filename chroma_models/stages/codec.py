@@ -1,0 +1,67 @@
+"""The Codec stage: pulls frames from the Backbone, gives out speech."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+import numpy as np
+
+from chroma_models.codec.engine import CodecEngine
+from chroma_models.config import CodecConfig
+from chroma_models.stages.backbone import FrameItem
+from chroma_models.stages.streams import lively
+from chroma_models.types import CODEBOOKS, Admitted, AudioChunk, Finished, Frame, Progress, Turn
+
+SpeechItem = Admitted | AudioChunk | Finished
+KEEP_ALIVE = AudioChunk((), b"")
+
+
+class BackboneSource(Protocol):
+    """The stage before: in this process, or a handle to a deployment."""
+
+    def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]: ...
+
+
+class CodecStage:
+    """One speak() call holds one codec slot and one Backbone stream, for exactly as long as it runs."""
+
+    def __init__(self, engine: CodecEngine, backbone: BackboneSource, config: CodecConfig) -> None:
+        self.engine = engine
+        self._backbone = backbone
+        self._config = config
+
+    async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
+        """Speech of a turn, from where progress ends. Closing it frees the slot and everything upstream."""
+        config = self._config
+        async with self.engine.slot(turn.id) as slot:
+            if progress is not None and progress.frames:
+                await self.engine.rebuild(slot, codes_array(progress.frames))
+            decode_s = 0.0
+            frames = self._backbone.frames(turn, progress)
+            patience_s = 2 * config.admit_timeout_s + config.stall_timeout_s
+            async with aclosing(lively(frames, "Backbone", config.stall_timeout_s, patience_s)) as items:
+                async for item in items:
+                    if isinstance(item, Admitted):
+                        yield item
+                    elif isinstance(item, Finished):
+                        yield Finished(item.reason, item.usage, {**item.timing, "codec.decode": decode_s})
+                        return
+                    elif item:
+                        started = time.perf_counter()
+                        codes = codes_array(item)
+                        group = config.max_group
+                        pcm = [await self.engine.decode(slot, codes[i : i + group]) for i in range(0, len(codes), group)]
+                        decode_s += time.perf_counter() - started
+                        yield AudioChunk(tuple(item), b"".join(pcm))
+                    else:
+                        yield KEEP_ALIVE
+
+    async def encode_voice(self, pcm: bytes) -> bytes:
+        """A reference clip, float32 mono 24 kHz, as int16 codes [frames, CODEBOOKS]. Raises InvalidVoice."""
+        return await self.engine.encode_voice(pcm)
+
+
+def codes_array(frames: "list[Frame] | tuple[Frame, ...]") -> np.ndarray:
+    """int16 [frames, CODEBOOKS]"""
+    return np.frombuffer(b"".join(frame.codes for frame in frames), np.int16).reshape(-1, CODEBOOKS)

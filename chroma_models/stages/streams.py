@@ -1,0 +1,56 @@
+"""How streams between stages behave: they speak in time or are lost, and whoever opens one closes it."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+from chroma_models.errors import StageUnavailable
+from chroma_models.types import FRAMES_PER_S
+
+T = TypeVar("T")
+
+
+async def lively(
+    stream: AsyncGenerator[T, None], stage: str, stall_timeout_s: float, first_timeout_s: float | None = None
+) -> AsyncGenerator[T, None]:
+    """The stream's items; raises StageUnavailable when none comes for stall_timeout_s. Closes the stream at its end.
+
+    first_timeout_s allows the first item, Admitted, to take longer.
+    """
+    timeout_s = first_timeout_s or stall_timeout_s
+    async with aclosing(stream) as items:
+        while True:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    item = await anext(items)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise StageUnavailable(f"The {stage} said nothing for {timeout_s:g} s.", 1.0) from error
+            yield item
+            timeout_s = stall_timeout_s
+
+
+class ItemPacer:
+    """When the next list of frames should leave: at once while the lead is thin, then at most `rate_hz` a second."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._longest_s = 1.0 / rate_hz
+        self._started_at: float | None = None
+        self._sent_at = 0.0
+        self._frames = 0
+
+    def sent(self, frames: int) -> None:
+        self._sent_at = time.monotonic()
+        self._started_at = self._started_at or self._sent_at
+        self._frames += frames
+
+    def hold_s(self) -> float:
+        """Seconds to let frames gather before the next list. Half the lead is spent at most."""
+        if self._started_at is None:
+            return 0.0
+        now = time.monotonic()
+        lead_s = self._frames / FRAMES_PER_S - (now - self._started_at)
+        return min(self._longest_s, lead_s / 2) - (now - self._sent_at)

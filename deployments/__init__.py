@@ -1,0 +1,1 @@
+"""Chroma on Ray Serve: settings, Serve classes, metrics and the command line."""

@@ -1,0 +1,65 @@
+"""The graph, from the settings: Ingress(Codec(Backbone(Reasoner, Decoder)))."""
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application, Deployment
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+
+from deployments import transport  # noqa: F401 - before anything of Serve reads the environment
+from deployments.backbone import Backbone
+from deployments.codec import Codec
+from deployments.decoder import Decoder
+from deployments.ingress_stage import Ingress
+from deployments.reasoner import Reasoner
+from deployments.settings import Models, Settings, StageScale
+
+AFFINITY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+
+
+def build(settings: Settings) -> Application:
+    """The whole application. `placement: fused` has no Decoder deployment."""
+    models, scale = settings.models, settings.scale
+    user_config = settings.serving.model_dump(mode="json")
+
+    def stage(cls: type, size: StageScale, **more: Any) -> Deployment:
+        return serve.deployment(cls, name=cls.__name__, **deployment_options(size), **more)
+
+    affinity = RequestRouterConfig(request_router_class=AFFINITY_ROUTER)
+    reasoner = stage(Reasoner, scale.reasoner, user_config=user_config, request_router_config=affinity).bind(models)
+    upstream = [reasoner]
+    if models.placement == "split":
+        upstream.append(stage(Decoder, scale.decoder).bind(models))
+    backbone = stage(Backbone, scale.backbone, user_config=user_config).bind(models, *upstream)
+    codec = stage(Codec, scale.codec, user_config=user_config).bind(models, backbone)
+    return stage(Ingress, scale.ingress).bind(models, codec)
+
+
+def deployment_options(size: StageScale) -> dict[str, Any]:
+    """What scale says, in Serve's words."""
+    options: dict[str, Any] = {
+        "max_ongoing_requests": size.max_ongoing_requests,
+        "ray_actor_options": {"num_cpus": size.num_cpus, "num_gpus": size.num_gpus},
+        "graceful_shutdown_timeout_s": size.graceful_shutdown_timeout_s,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_period_s": size.health_check_period_s,
+        "health_check_timeout_s": size.health_check_timeout_s,
+    }
+    if size.autoscaling is None:
+        return {**options, "num_replicas": size.replicas}
+    return {**options, "autoscaling_config": AutoscalingConfig(**size.autoscaling.model_dump())}
+
+
+def fit_to_gpu(settings: Settings) -> Settings:
+    """Where the settings ask for no GPU at all and this machine has one, share it between the stages.
+
+    The Reasoner's KV cache is sized in bytes (models.reasoner.kv_cache_bytes), so the shares only place replicas.
+    """
+    import torch
+
+    stages = {"codec": 0.1, "backbone": 0.3, "decoder": 0.1, "reasoner": 0.5}
+    asked = any(getattr(settings.scale, name).num_gpus for name in stages)
+    if asked or not torch.cuda.is_available():
+        return settings
+    shares = {name: getattr(settings.scale, name).model_copy(update={"num_gpus": g}) for name, g in stages.items()}
+    return settings.model_copy(update={"scale": settings.scale.model_copy(update=shares)})

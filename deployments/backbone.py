@@ -1,0 +1,64 @@
+"""The Backbone on a cluster: text steps in, frames out."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from chroma_models.checkpoint.fetch import resolve
+from chroma_models.checkpoint.weights import Checkpoint
+from chroma_models.config import BackboneConfig
+from chroma_models.engine.backbone_engine import BackboneEngine
+from chroma_models.engine.decoder_engine import FrameDecoder, FusedDecoder
+from chroma_models.engine.warm_up import warm_up
+from chroma_models.loading import fingerprint, load_backbone, load_decoder, set_threads
+from chroma_models.reasoner.prompts import PromptBuilder
+from chroma_models.stages.backbone import BackboneStage, FrameItem
+from chroma_models.types import Progress, Turn
+from deployments.handles import RemoteDecoder, RemoteReasoner
+from deployments.metrics import StageMetrics
+from deployments.progress import report
+from deployments.settings import Models, TurnLimits
+
+
+class Backbone:
+    """Ready once a turn has gone through its engine and through the Decoder, wherever that is."""
+
+    async def __init__(
+        self, models: Models, reasoner: DeploymentHandle, decoder: DeploymentHandle | None = None
+    ) -> None:
+        self._sizes = models.backbone
+        set_threads(models.torch)
+        checkpoint = Checkpoint.open(resolve(models.checkpoint, report("backbone")))
+        report("backbone")("loading weights")
+        backbone = load_backbone(checkpoint, models.torch)
+        completer: FrameDecoder
+        if decoder is None:
+            completer = FusedDecoder(load_decoder(checkpoint, models.torch, models.decoder))
+        else:
+            completer = RemoteDecoder(decoder, asyncio.get_running_loop())
+            await completer.ready()
+        config = BackboneConfig(**models.backbone.model_dump())
+        engine = BackboneEngine(backbone, completer, config, fused=decoder is None)
+        await engine.start()
+        await warm_up(engine)
+        report("backbone")("ready")
+        prompts = PromptBuilder(checkpoint.folder, checkpoint.architecture)
+        mark = fingerprint(checkpoint, models.torch, models.decoder)
+        self._stage = BackboneStage(engine, RemoteReasoner(reasoner), prompts.voice_prompt, mark)
+        self._metrics = StageMetrics("backbone", engine)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        limits = TurnLimits(**user_config.get("limits", {}))
+        self._stage.engine.config = BackboneConfig(**self._sizes.model_dump(), **limits.model_dump())
+
+    async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
+        async for item in self._metrics.turn(self._stage.frames(turn, progress)):
+            yield item
+
+    async def check_health(self) -> None:
+        self._stage.engine.check()
+
+    async def state(self) -> dict[str, Any]:
+        return self._metrics.state()

@@ -1,0 +1,87 @@
+"""Commands, their options, and how a failure reads: one line, exit code 2, no traceback."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from chroma_models.errors import ChromaError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Checkpoint = Annotated[str | None, typer.Option(help="A folder, or a Hugging Face id. Overrides the settings.")]
+SettingsFile = Annotated[Path | None, typer.Option("--settings", help="A YAML file; see README, Settings.")]
+
+
+@app.command()
+def serve(
+    settings: SettingsFile = None,
+    checkpoint: Checkpoint = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="HTTP port.")] = None,
+) -> None:
+    """Start the graph on this machine and leave it running until Ctrl-C."""
+    from deployments.cli.serve import serve as run
+
+    run(settings, checkpoint, host, port)
+
+
+@app.command()
+def ask(
+    question: Annotated[Path, typer.Argument(help="A recording: wav, mp3 or flac.")],
+    voice: Annotated[Path | None, typer.Option(help="A reference clip of the voice to answer in.")] = None,
+    transcript: Annotated[str | None, typer.Option(help="What is said in the reference clip.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the spoken reply goes.")] = Path("reply.wav"),
+    url: Annotated[str, typer.Option(help="A running server.")] = "http://127.0.0.1:8000",
+    max_reply_s: Annotated[float | None, typer.Option(help="Longest reply, in seconds.")] = None,
+) -> None:
+    """Ask a running server a spoken question, and stream its spoken reply to a file."""
+    from deployments.cli.ask import ask as run
+
+    run(question, out, url, voice=voice, transcript=transcript, max_reply_s=max_reply_s)
+
+
+@app.command()
+def demo(
+    question: Annotated[Path | None, typer.Option(help="A recording; by default a small one that comes along.")] = None,
+    checkpoint: Checkpoint = None,
+    out: Annotated[Path, typer.Option(help="Where the spoken reply goes.")] = Path("reply.wav"),
+    settings: SettingsFile = None,
+) -> None:
+    """Start the graph, ask one question, write the reply, stop."""
+    from deployments.cli.demo import demo as run
+
+    run(question, checkpoint, out, settings)
+
+
+@app.command("make-checkpoint")
+def make_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
+    size: Annotated[Literal["tiny", "mid", "full"], typer.Option(help="full has exactly the 4B shapes.")] = "tiny",
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+) -> None:
+    """Write a checkpoint of random weights in the real layout."""
+    from chroma_models.checkpoint.random import make_checkpoint as run
+
+    run(folder, size, seed, typer.echo)
+
+
+@app.command()
+def parity(
+    golden_dir: Annotated[Path, typer.Argument(help="A folder with checkpoint/, meta.json and cases.")],
+    out: Annotated[Path | None, typer.Option(help="Where <case>.safetensors go.")] = None,
+    reasoner: Annotated[Literal["vllm", "torch"], typer.Option(help="Which Reasoner engine runs.")] = "vllm",
+) -> None:
+    """Run every case of a goldens folder through the real engines and compare."""
+    from deployments.cli.parity import parity as run
+
+    raise typer.Exit(run(golden_dir, out, reasoner))
+
+
+def main() -> None:
+    try:
+        app()
+    except ChromaError as error:
+        print(f"chroma: {error}", file=sys.stderr)
+        sys.exit(2)

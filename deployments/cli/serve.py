@@ -1,0 +1,84 @@
+"""Run the graph on this machine."""
+
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from chroma_models.errors import InvalidRequest, StageUnavailable
+from deployments.settings import Settings
+
+READY_TIMEOUT_S = 1800.0
+
+
+def load_settings(path: Path | None, checkpoint: str | None, host: str | None = None, port: int | None = None) -> Settings:
+    """Settings with the command line's words on top."""
+    ingress = {k: v for k, v in (("host", host), ("http_port", port)) if v is not None}
+    models: dict[str, Any] = {**({"checkpoint": checkpoint} if checkpoint else {}), **({"ingress": ingress} if ingress else {})}
+    return Settings.load(path, **({"models": models} if models else {}))
+
+
+def base_url(settings: Settings) -> str:
+    host = settings.models.ingress.host
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings.models.ingress.http_port}"
+
+
+def serve(path: Path | None, checkpoint: str | None, host: str | None, port: int | None) -> None:
+    """Start, say where, wait for Ctrl-C or SIGTERM, drain."""
+    settings = checked(load_settings(path, checkpoint, host, port))
+    from deployments.cluster import deploy, local_ray
+
+    stop = threading.Event()
+    with local_ray(quiet=False):
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: stop.set())
+        print(f"starting the graph on {settings.models.checkpoint} ...", flush=True)
+        started = time.monotonic()
+        deploy(settings)
+        wait_ready(base_url(settings))
+        print(f"ready after {time.monotonic() - started:.0f} s: {base_url(settings)}/v1/chat/completions", flush=True)
+        print("Ctrl-C drains and stops.", flush=True)
+        stop.wait()
+        print("draining ...", flush=True)
+
+
+def checked(settings: Settings) -> Settings:
+    """Fetch and validate the checkpoint, look at the port, before anything starts: a mistake is one line, at once."""
+    from chroma_models.checkpoint.fetch import resolve
+    from chroma_models.checkpoint.weights import Checkpoint
+    from deployments.app import fit_to_gpu
+
+    folder = resolve(settings.models.checkpoint, lambda line: print(line, flush=True))
+    Checkpoint.open(folder)
+    _check_port(base_url(settings))
+    if Path(settings.models.checkpoint).exists():  # replicas run in folders of their own
+        models = settings.models.model_copy(update={"checkpoint": str(folder.resolve())})
+        settings = settings.model_copy(update={"models": models})
+    return fit_to_gpu(settings)
+
+
+def _check_port(url: str) -> None:
+    """Replicas share their port with SO_REUSEPORT, so another server on it would silently take half the calls."""
+    where = urlsplit(url)
+    with socket.socket() as probe:
+        if probe.connect_ex((str(where.hostname), int(where.port or 0))) == 0:
+            raise InvalidRequest(f"Port {where.port} is taken; choose another with --port, or stop what listens there.")
+
+
+def wait_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Until /readyz says yes. Raises StageUnavailable."""
+    ends_at = time.monotonic() + timeout_s
+    while time.monotonic() < ends_at:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2.0).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+            continue
+        time.sleep(0.1)
+    raise StageUnavailable(f"{url}/readyz did not become ready within {timeout_s:g} s.")

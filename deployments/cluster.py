@@ -1,0 +1,54 @@
+"""Starting and stopping the graph on this machine."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import ray
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from chroma_models.errors import StageUnavailable
+from deployments import transport  # noqa: F401 - sets the environment before Ray starts
+from deployments.app import build
+from deployments.settings import Settings
+
+APP = "chroma"
+QUIET = LoggingConfig(log_level="WARNING")
+
+
+@contextlib.contextmanager
+def local_ray(*, quiet: bool = True) -> Iterator[None]:
+    """A Ray of this process alone, on loopback, without dashboard. Never joins another cluster."""
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=not quiet,
+        logging_level="ERROR",
+        object_store_memory=256 << 20,
+        _node_ip_address="127.0.0.1",
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            serve.shutdown()
+        ray.shutdown()
+
+
+def deploy(settings: Settings) -> None:
+    """Run the graph; returns when every stage is ready, or raises with what went wrong."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(proxy_location="Disabled", logging_config=QUIET)
+    try:
+        serve.run(build(settings), name=APP, route_prefix=None, logging_config=QUIET)
+    except RuntimeError as error:
+        raise StageUnavailable(f"The graph did not start: {why()}") from error
+
+
+def why() -> str:
+    """The last line of what each stage that failed says of itself."""
+    application = serve.status().applications[APP]
+    failed = {name: d.message for name, d in application.deployments.items() if d.status.name.endswith("FAILED")}
+    lines = [f"{name}: {message.strip().splitlines()[-1]}" for name, message in failed.items() if message.strip()]
+    return "; ".join(lines) or application.message

@@ -1,0 +1,51 @@
+"""The Codec on a cluster: frames in, speech out; and reference clips to codes."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from chroma_models.checkpoint.fetch import resolve
+from chroma_models.checkpoint.weights import Checkpoint
+from chroma_models.codec.engine import CodecEngine
+from chroma_models.config import CodecConfig
+from chroma_models.loading import load_codec, set_threads
+from chroma_models.stages.codec import CodecStage, SpeechItem
+from chroma_models.types import Progress, Turn
+from deployments.handles import RemoteBackbone
+from deployments.metrics import StageMetrics
+from deployments.progress import report
+from deployments.settings import Models, TurnLimits
+
+
+class Codec:
+    """Ready once a frame of every group size has been decoded and a clip encoded."""
+
+    async def __init__(self, models: Models, backbone: DeploymentHandle) -> None:
+        self._sizes = models.codec
+        set_threads(models.torch)
+        checkpoint = Checkpoint.open(resolve(models.checkpoint, report("codec")))
+        report("codec")("loading weights")
+        config = CodecConfig(**models.codec.model_dump())
+        engine: CodecEngine = load_codec(checkpoint, models.torch, config)
+        await engine.start()
+        report("codec")("ready")
+        self._stage = CodecStage(engine, RemoteBackbone(backbone), config)
+        self._metrics = StageMetrics("codec", engine)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        limits = TurnLimits(**user_config.get("limits", {}))
+        self._stage.reconfigure(CodecConfig(**self._sizes.model_dump(), **limits.model_dump()))
+
+    async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
+        async for item in self._metrics.turn(self._stage.speak(turn, progress)):
+            yield item
+
+    async def encode_voice(self, pcm: bytes) -> bytes:
+        return await self._stage.encode_voice(pcm)
+
+    async def check_health(self) -> None:
+        self._stage.engine.check()
+
+    async def state(self) -> dict[str, Any]:
+        return self._metrics.state()

@@ -1,0 +1,117 @@
+"""Serve handles as the stages see them: typed errors, and a stream that is closed is cancelled upstream."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import grpc
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+from torch import Tensor
+
+from chroma_models.engine.decoder_engine import DecoderBatch, unpack_codes
+from chroma_models.errors import ChromaError, Overloaded, StageUnavailable
+from chroma_models.sampling import RowSampling
+from chroma_models.stages.backbone import FrameItem, StepItem
+from chroma_models.stages.codec import SpeechItem
+from chroma_models.types import Progress, Turn
+
+log = logging.getLogger("chroma.handles")
+T = TypeVar("T")
+
+LOST = (RayActorError, DeploymentUnavailableError, grpc.RpcError)
+
+
+def typed(error: Exception, stage: str) -> ChromaError:
+    """What a failed call means. The words of an unexpected failure go to the log, not to the client."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    if isinstance(error, ChromaError):
+        return error
+    if isinstance(error, BackPressureError):
+        return Overloaded(f"The {stage} has no room for another call.", 1.0)
+    if not isinstance(error, LOST):
+        log.error("unexpected failure of the %s", stage, exc_info=error)
+    return StageUnavailable(f"The {stage} was lost.", 1.0)
+
+
+async def streamed(call: Callable[[], Any], stage: str) -> AsyncGenerator[Any, None]:
+    """Items of a streaming handle call. Closing this generator cancels the call, at whatever moment."""
+    response = None
+    try:
+        response = call()
+        async for item in response:
+            yield item
+    except (RayError, RayServeException, grpc.RpcError, ChromaError) as error:
+        raise typed(error, stage) from error
+    finally:
+        if response is not None:
+            response.cancel()
+
+
+class RemoteReasoner:
+    """Routed by the turn's affinity, to the replica that holds the conversation's prefix."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(stream=True)
+
+    def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[StepItem, None]:
+        handle = self._handle.options(session_id=turn.affinity)
+        return streamed(lambda: handle.steps.remote(turn, tuple(after)), "Reasoner")
+
+
+class RemoteBackbone:
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(stream=True)
+
+    def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
+        return streamed(lambda: self._handle.frames.remote(turn, progress), "Backbone")
+
+
+class RemoteCodec:
+    """What the ingress speaks through."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._streams = handle.options(stream=True)
+
+    def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
+        return streamed(lambda: self._streams.speak.remote(turn, progress), "Codec")
+
+    async def encode_voice(self, pcm: bytes) -> bytes:
+        codes: bytes = await unary(lambda: self._handle.encode_voice.remote(pcm), "Codec")
+        return codes
+
+
+async def unary(call: Callable[[], Any], stage: str) -> Any:
+    try:
+        return await call()
+    except (RayError, RayServeException, grpc.RpcError, ChromaError) as error:
+        raise typed(error, stage) from error
+
+
+class RemoteDecoder:
+    """A FrameDecoder on another replica. The engine's thread asks, the event loop carries: one call per batch."""
+
+    def __init__(self, handle: DeploymentHandle, loop: asyncio.AbstractEventLoop) -> None:
+        self._handle, self._loop = handle, loop
+
+    async def ready(self) -> None:
+        """Returns once a replica answers, however long it takes to start."""
+        await unary(lambda: self._handle.state.remote(), "Decoder")
+
+    def complete(self, hidden: Tensor, code0: Tensor, sampling: RowSampling) -> "Future[Tensor]":
+        batch = DecoderBatch.pack(hidden, code0, sampling)
+        return asyncio.run_coroutine_threadsafe(self._complete(batch, hidden), self._loop)
+
+    async def _complete(self, batch: DecoderBatch, hidden: Tensor) -> Tensor:
+        try:
+            codes = await self._handle.complete.remote(batch)
+        except LOST:  # the Decoder keeps nothing, so any other replica will do
+            codes = await unary(lambda: self._handle.complete.remote(batch), "Decoder")
+        except (RayError, RayServeException) as error:
+            raise typed(error, "Decoder") from error
+        return unpack_codes(codes, hidden.device)

@@ -1,0 +1,1 @@
+"""The only place that knows HTTP, OpenAI shapes and audio formats."""

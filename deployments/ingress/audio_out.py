@@ -1,0 +1,40 @@
+"""Samples as the models make them, to files as clients play them. Meant for a worker thread."""
+
+import io
+from typing import Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from chroma_models.types import SAMPLE_RATE_HZ
+
+OutputFormat = Literal["wav", "mp3", "flac", "opus", "pcm16"]
+
+# opus is Ogg Opus; its header carries the encoder's delay, so players cut it and the length is exact
+CODINGS = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "opus": ("OGG", "OPUS"),
+}
+
+
+def to_pcm16(pcm: bytes) -> bytes:
+    """float32 samples -> int16 little-endian, clipped: the inverse of dividing by 32768."""
+    return _to_int16(pcm).tobytes()
+
+
+def encode(pcm: bytes, form: OutputFormat) -> bytes:
+    """A whole reply, float32 mono at 24 kHz, as a file; pcm16 has no header."""
+    samples = _to_int16(pcm)
+    if form == "pcm16":
+        return samples.tobytes()
+    container, coding = CODINGS[form]
+    file = io.BytesIO()
+    soundfile.write(file, samples, SAMPLE_RATE_HZ, format=container, subtype=coding)
+    return file.getvalue()
+
+
+def _to_int16(pcm: bytes) -> NDArray[np.int16]:
+    return np.clip(np.rint(np.frombuffer(pcm, "<f4") * 32768.0), -32768, 32767).astype("<i2")

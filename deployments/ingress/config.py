@@ -1,0 +1,55 @@
+"""What an operator chooses about the doors of the service: addresses, sizes and times."""
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from chroma_models.config import Config
+
+
+class AudioLimits(Config):
+    """What a clip may be before it is decoded, so that no request costs more than it should."""
+
+    min_rate_hz: PositiveInt = 4_000  # below this there is no speech left
+    max_rate_hz: PositiveInt = 384_000  # above this the header is wrong
+    max_channels: PositiveInt = 2  # mono or stereo; stereo is averaged
+    min_clip_s: PositiveFloat = 0.1  # below this the Reasoner's extractor has no frame to give
+    max_clip_s: PositiveFloat = 600.0  # a longer clip is refused, before it is decoded
+    max_clip_samples: PositiveInt = 1 << 26  # over all channels: 600 s of 48 kHz stereo; bounds the time of a decode
+    max_audio_s: PositiveFloat = 300.0  # spoken history that is kept; the oldest is dropped (conversation.py)
+    max_audio_parts: PositiveInt = 16  # spoken parts that are kept; the Reasoner reads as many
+    max_voice_s: PositiveFloat = 30.0  # longest reference clip: 375 frames of the Backbone's positions
+    max_transcript_chars: PositiveInt = 2_000  # of a reference clip
+    threads: PositiveInt = 4  # decode and encode audio beside the event loop; a long clip occupies one for about 1 s
+
+
+class IngressConfig(Config):
+    host: str = "127.0.0.1"  # the loopback unless an operator opens it
+    http_port: int = Field(8000, ge=0, le=65_535)  # shared by every replica of a node; 0 takes a free one
+    model_id: str = Field("chroma", min_length=1)  # the name clients ask for
+    affinity_key: str | None = None  # secret of the affinity hash, equal on all replicas; None: random, one replica
+
+    max_body_bytes: PositiveInt = 32 << 20  # 13 minutes of 16 kHz wav in base64
+    max_pending_bytes: PositiveInt = 256 << 20  # bodies being read or parsed at once, all requests together
+    body_timeout_s: PositiveFloat = 30.0  # from the headers to the last byte of the body
+    discard_s: NonNegativeFloat = 5.0  # a refused body is read and dropped this long, so that the answer arrives
+    max_json_depth: PositiveInt = 16  # the deepest legal request is 8
+    max_json_tokens: PositiveInt = 200_000  # commas, colons and brackets; bounds the objects a body may become
+    max_messages: PositiveInt = 512  # of one conversation
+    audio: AudioLimits = AudioLimits()
+
+    max_concurrent: PositiveInt = 256  # turns of this replica, then Overloaded
+    admit_timeout_s: PositiveFloat = 6.0  # to the first item: two seconds for each of three stages
+    first_audio_timeout_s: PositiveFloat = 10.0  # to the first audio, however many keep-alives come
+    stall_timeout_s: PositiveFloat = 3.0  # no item at all for this long means the stage is lost
+    max_turn_s: PositiveFloat = 180.0  # a turn is ended after this, whatever else
+    max_send_s: PositiveFloat = 60.0  # a client that takes nothing for this long has gone
+    max_reply_s: PositiveFloat = 60.0  # longest reply; a request may ask for less
+    max_text_tokens: PositiveInt = 1024  # longest text of a reply; a request may ask for less
+
+    voice_cache: PositiveInt = 256  # encoded reference clips kept; each is about 2 KB per 10 s
+    replies: PositiveInt = 4096  # transcripts kept for assistant messages that name an audio id
+    reply_ttl_s: PositiveFloat = 3600.0  # and how long
+
+    keepalive_s: PositiveInt = 75  # an idle connection is closed; longer than usual load balancers' 60 s
+    drain_linger_s: NonNegativeFloat = 4.0  # still accepting while load balancers see us drain
+    drain_wait_s: NonNegativeFloat = 60.0  # for live requests to end, then they are cut
+    backlog: PositiveInt = 2048  # connections the kernel holds for us

@@ -1,0 +1,76 @@
+"""What a turn has said so far, as its items arrive."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any
+
+from chroma_models.errors import ChromaError, StageUnavailable
+from chroma_models.types import FRAME_SAMPLES, SAMPLE_RATE_HZ, AudioChunk, Finished
+
+FRAME_BYTES = 4 * FRAME_SAMPLES
+
+
+class Spoken:
+    """Counts, words, codes and times of one reply. Times are seconds since the request arrived."""
+
+    def __init__(self, clock: Callable[[], float], began: float) -> None:
+        self._clock, self._began = clock, began
+        self.opened_s = 0.0
+        self.first_audio_s: float | None = None
+        self.ended_s = 0.0
+        self.frames = 0
+        self.text = ""
+        self.codes = bytearray()
+        self.finished: Finished | None = None
+
+    def open(self) -> None:
+        self.opened_s = self._clock() - self._began
+
+    def add(self, chunk: AudioChunk) -> tuple[str, bytes]:
+        """The chunk's new words and samples, float32; frames that were here before are dropped.
+
+        Raises StageUnavailable where frames are missing.
+        """
+        if len(chunk.pcm) != len(chunk.frames) * FRAME_BYTES:
+            raise ChromaError(f"{len(chunk.frames)} frames came with {len(chunk.pcm)} bytes of audio.")
+        words = ""
+        known = 0
+        for frame in chunk.frames:
+            if frame.index < self.frames:
+                known += 1
+                continue
+            if frame.index > self.frames:
+                raise StageUnavailable("A part of the reply was lost.", 1.0)
+            self.frames += 1
+            self.codes += frame.codes
+            words += frame.step.text if frame.step else ""
+        self.text += words
+        if self.frames and self.first_audio_s is None:
+            self.first_audio_s = self._clock() - self._began
+        return words, chunk.pcm[known * FRAME_BYTES :]
+
+    def finish(self, finished: Finished) -> None:
+        """Raises StageUnavailable where the turn was cancelled behind our back."""
+        if finished.reason == "cancelled":
+            raise StageUnavailable("The speech service gave the turn up.", 1.0)
+        self.finished = finished
+        self.ended_s = self._clock() - self._began
+
+    @property
+    def audio_s(self) -> float:
+        return self.frames * FRAME_SAMPLES / SAMPLE_RATE_HZ
+
+    def report(self, seed: int, with_codes: bool) -> dict[str, Any]:
+        """Our `chroma` object: seconds, rounded to 0.1 ms. rtf is wall time of the turn over seconds of audio."""
+        finished = self.finished
+        report: dict[str, Any] = {
+            "seed": seed,
+            "first_audio_s": None if self.first_audio_s is None else round(self.first_audio_s, 4),
+            "audio_s": self.audio_s,
+            "rtf": round((self.ended_s - self.opened_s) / self.audio_s, 4) if self.frames else None,
+            "finish": finished.reason if finished else None,
+            "stages": {name: round(spent_s, 4) for name, spent_s in finished.timing.items()} if finished else {},
+        }
+        if with_codes:
+            report["codes"] = b64encode(self.codes).decode("ascii")
+        return report

@@ -1,0 +1,95 @@
+"""Turns, whatever the protocol: how one is built, and how its stream is watched."""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import AsyncGenerator
+from hashlib import blake2b
+from typing import Literal
+
+from chroma_models.errors import StageUnavailable, TurnTimeout
+from chroma_models.types import Admitted, AudioChunk, EncodedVoice, Finished, Limits, Message, Sampling, Turn
+from deployments.ingress.config import IngressConfig
+from deployments.ingress.speaker import Item, Speaker
+
+Pace = Literal["realtime", "fast"]
+PRIORITY: dict[Pace, int] = {"realtime": 0, "fast": 1}  # lower goes first, as vLLM counts
+
+
+class TurnBuilder:
+    """Builds turns whose affinity tells neither tenant nor session to anybody without the key."""
+
+    def __init__(self, config: IngressConfig) -> None:
+        key = config.affinity_key.encode() if config.affinity_key else secrets.token_bytes(32)
+        self._key = blake2b(key).digest()  # 64 bytes, as blake2b wants at most
+        self._deadline_s = config.max_turn_s
+
+    def affinity(self, tenant: str, session: str) -> str:
+        words = tenant.encode()
+        text = len(words).to_bytes(8, "little") + words + session.encode()
+        return blake2b(text, key=self._key, digest_size=16).hexdigest()
+
+    def build(
+        self,
+        tenant: str,
+        session: str,
+        messages: tuple[Message, ...],
+        voice: EncodedVoice,
+        sampling: Sampling,
+        limits: Limits,
+        pace: Pace,
+    ) -> Turn:
+        return Turn(
+            id=uuid.uuid4().hex,
+            affinity=self.affinity(tenant, session),
+            messages=messages,
+            voice=voice,
+            sampling=sampling,
+            limits=limits,
+            pace=pace,
+            priority=PRIORITY[pace],
+            deadline_s=self._deadline_s,
+        )
+
+
+async def watch(speaker: Speaker, turn: Turn, config: IngressConfig) -> AsyncGenerator[Item, None]:
+    """A turn's items up to and with Finished, each within its named limit; the stream behind is always closed.
+
+    Raises StageUnavailable where the stream falls silent or ends early, TurnTimeout where the turn outlives
+    first_audio_timeout_s or max_turn_s, and whatever the stream raises. Time a caller takes between items counts
+    for those two alone. Close it with aclose().
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    silent = StageUnavailable("The speech service did not take the turn in time; please try again.", 1.0)
+    patience_s = config.admit_timeout_s
+    late: tuple[float, str] | None = (
+        began + config.first_audio_timeout_s,
+        f"No audio came within {config.first_audio_timeout_s:g} s.",
+    )
+    end = (began + config.max_turn_s, f"The turn took longer than {config.max_turn_s:g} s.")
+    stream = speaker.speak(turn)
+    try:
+        while True:
+            limit = min(late, end) if late else end
+            silent_at = clock() + patience_s
+            timeout = asyncio.timeout_at(min(limit[0], silent_at))
+            try:
+                async with timeout:
+                    item = await anext(stream)
+            except TimeoutError:
+                if not timeout.expired():
+                    raise
+                raise silent if silent_at < limit[0] else TurnTimeout(limit[1]) from None
+            except StopAsyncIteration:
+                raise StageUnavailable("The speech service stopped in the middle of the turn.", 1.0) from None
+            if isinstance(item, Admitted):
+                patience_s = config.stall_timeout_s
+                silent = StageUnavailable("The speech service fell silent in the middle of the turn.", 1.0)
+            elif isinstance(item, AudioChunk) and item.frames:
+                late = None
+            yield item
+            if isinstance(item, Finished):
+                return
+    finally:
+        await stream.aclose()

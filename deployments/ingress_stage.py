@@ -1,0 +1,86 @@
+"""The ingress on a cluster: the replica that runs the public servers inside itself."""
+
+import asyncio
+import secrets
+from contextlib import aclosing
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from chroma_models.checkpoint.architecture import Architecture
+from chroma_models.checkpoint.fetch import resolve
+from chroma_models.errors import ChromaError, StageUnavailable
+from chroma_models.types import AudioChunk, Limits, Message, Sampling, Text, Turn
+from deployments.handles import RemoteCodec
+from deployments.ingress.app import IngressApp
+from deployments.ingress.server import HttpServer
+from deployments.progress import report
+from deployments.settings import Models
+
+WARM_UP_TRIES = 120
+WARM_UP_PAUSE_S = 2.0
+
+
+class Ingress:
+    """Ready once a turn of its own has come back from the other end of the graph as audio."""
+
+    async def __init__(self, models: Models, codec: DeploymentHandle) -> None:
+        say = report("ingress")
+        architecture = Architecture.read(resolve(models.checkpoint, say))
+        self._speaker = RemoteCodec(codec)
+        self._app = IngressApp(self._speaker, models.ingress, default_sampling(architecture))
+        self._server = HttpServer(self._app, models.ingress)
+        await self._server.start()
+        await self._warm_up()
+        self._app.health.ready = True
+        say(f"ready on port {self._server.port}")
+
+    async def _warm_up(self) -> None:
+        """Retried while the stages behind come up. Raises the last error when they do not."""
+        for attempt in range(WARM_UP_TRIES):
+            try:
+                return await self._speak_once()
+            except ChromaError as error:
+                if attempt == WARM_UP_TRIES - 1:
+                    raise
+                report("ingress")(f"warm-up turn failed, trying again: {error}")
+                await asyncio.sleep(WARM_UP_PAUSE_S)
+
+    async def _speak_once(self) -> None:
+        turn = Turn(
+            id=f"warm-up-{secrets.token_hex(4)}",
+            affinity="warm-up",
+            messages=(Message("user", (Text("Hello."),)),),
+            voice=await self._app.voices.built_in(),
+            sampling=Sampling(seed=0),
+            limits=Limits(max_reply_s=0.5, max_text_tokens=8),
+            pace="fast",
+        )
+        async with aclosing(self._speaker.speak(turn)) as items:
+            heard = [item.pcm async for item in items if isinstance(item, AudioChunk) and item.pcm]
+        if not heard:
+            raise StageUnavailable("The warm-up turn brought no audio.")
+
+    async def __del__(self) -> None:
+        """Awaited by Serve within graceful_shutdown_timeout_s: live streams end first."""
+        await self._server.drain()
+
+    async def check_health(self) -> None:
+        if not self._server.running:
+            raise StageUnavailable("The HTTP server inside the ingress has ended.")
+
+    async def state(self) -> dict[str, Any]:
+        return {"turns_running": self._app.health.live, "tasks": len(asyncio.all_tasks())}
+
+
+def default_sampling(architecture: Architecture) -> Sampling:
+    """generation_config.json's sampling; greedy where it asks for none, as the reference is."""
+    generation = architecture.generation
+    if not generation.get("do_sample"):
+        return Sampling(seed=0)
+    temperature, top_k = generation.get("temperature"), generation.get("top_k")
+    return Sampling(
+        seed=0,
+        temperature=1.0 if temperature is None else float(temperature),
+        top_k=50 if top_k is None else int(top_k),
+    )

@@ -1,0 +1,57 @@
+"""The Reasoner on a cluster: conversations in, text steps out."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from chroma_models.checkpoint.fetch import resolve
+from chroma_models.checkpoint.weights import Checkpoint
+from chroma_models.config import ReasonerConfig
+from chroma_models.loading import set_threads
+from chroma_models.reasoner import ReasonerEngine
+from chroma_models.stages.backbone import StepItem
+from chroma_models.types import Turn
+from deployments.metrics import StageMetrics
+from deployments.progress import report
+from deployments.settings import Models, TurnLimits
+
+
+class Reasoner:
+    """Ready once the engine has proven its hidden-state tap (vLLM) or started its loop (torch)."""
+
+    async def __init__(self, models: Models) -> None:
+        self._sizes = models.reasoner
+        set_threads(models.torch)
+        checkpoint = Checkpoint.open(resolve(models.checkpoint, report("reasoner")))
+        self._engine = _engine(checkpoint, models)
+        report("reasoner")(f"starting the {models.reasoner.engine} engine")
+        await self._engine.start()
+        report("reasoner")("ready")
+        self._metrics = StageMetrics("reasoner", self._engine, {"slots_held": "requests_running"})
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        limits = TurnLimits(**user_config.get("limits", {}))
+        self._engine.config = ReasonerConfig(**self._sizes.model_dump(), **limits.model_dump())
+
+    async def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[StepItem, None]:
+        async for item in self._metrics.turn(self._engine.steps(turn, after)):
+            yield item
+
+    async def check_health(self) -> None:
+        self._engine.check()
+
+    async def state(self) -> dict[str, Any]:
+        """What is held right now; for tests and for the curious."""
+        return self._metrics.state()
+
+
+def _engine(checkpoint: Checkpoint, models: Models) -> ReasonerEngine:
+    config = ReasonerConfig(**models.reasoner.model_dump())
+    if config.engine == "torch":
+        from chroma_models.reasoner.torch_engine import TorchReasoner
+
+        return TorchReasoner(checkpoint, config, models.torch)
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    from chroma_models.reasoner.vllm_engine import VllmReasoner
+
+    return VllmReasoner(checkpoint, config, models.torch, stat_loggers=[RayPrometheusStatLogger])

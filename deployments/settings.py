@@ -1,0 +1,115 @@
+"""One frozen tree of what an operator chooses; a file or environment away from its defaults.
+
+`models` becomes the arguments of the app (a change is a redeploy), `scale` the deployments' overrides, `serving` their
+user_config (applied by reconfigure, without a restart). What the checkpoint dictates is read from the checkpoint.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from chroma_models.config import (
+    BackboneSizes,
+    CodecSizes,
+    Config,
+    DecoderConfig,
+    ReasonerSizes,
+    TorchConfig,
+    TurnLimits,
+)
+from chroma_models.errors import InvalidRequest
+from deployments.ingress.config import IngressConfig
+
+
+class Models(Config):
+    """Which weights, in which engines. On every replica of every stage the same."""
+
+    checkpoint: str = "FlashLabs/Chroma-4B"  # a folder, or a Hugging Face id
+    torch: TorchConfig = TorchConfig()
+    reasoner: ReasonerSizes = ReasonerSizes()
+    backbone: BackboneSizes = BackboneSizes()
+    decoder: DecoderConfig = DecoderConfig()
+    codec: CodecSizes = CodecSizes()
+    placement: Literal["split", "fused"] = "split"  # the Decoder: its own deployment, or inside the Backbone
+    ingress: IngressConfig = IngressConfig()
+
+
+class Autoscaling(Config):
+    min_replicas: PositiveInt = 1
+    max_replicas: PositiveInt = 1
+    target_ongoing_requests: PositiveFloat = 8.0
+
+
+class StageScale(Config):
+    """How many replicas of a stage, and what each takes."""
+
+    replicas: PositiveInt = 1
+    autoscaling: Autoscaling | None = None  # instead of a fixed number of replicas
+    num_cpus: NonNegativeFloat = 0.0  # what Ray's scheduler counts; 0 places anywhere
+    num_gpus: NonNegativeFloat = 0.0  # a share of one GPU
+    max_ongoing_requests: PositiveInt = 64  # above the slots of the stage: the engine refuses, typed, before Serve does
+    graceful_shutdown_timeout_s: NonNegativeFloat = 20.0
+    health_check_period_s: PositiveFloat = 5.0
+    health_check_timeout_s: PositiveFloat = 30.0
+
+
+class Scale(Config):
+    ingress: StageScale = StageScale(max_ongoing_requests=1000)
+    codec: StageScale = StageScale()
+    backbone: StageScale = StageScale()
+    decoder: StageScale = StageScale()
+    reasoner: StageScale = StageScale()
+
+
+class Serving(Config):
+    limits: TurnLimits = TurnLimits()
+
+
+class Settings(BaseSettings):
+    """The whole tree. Environment: CHROMA_MODELS__CHECKPOINT, CHROMA_SERVING__LIMITS__MAX_LEAD_S and so on."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="CHROMA_", env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    models: Models = Models()
+    scale: Scale = Scale()
+    serving: Serving = Serving()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line (given here as init) beats the environment, which beats the file."""
+        return env_settings, init_settings
+
+    @classmethod
+    def load(cls, path: Path | None = None, **overrides: Any) -> "Settings":
+        """Defaults, then the YAML file, then the environment, then overrides. Raises InvalidRequest with the reasons."""
+        tree: dict[str, Any] = {}
+        if path is not None:
+            try:
+                tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            except (OSError, yaml.YAMLError) as error:
+                raise InvalidRequest(f"Settings file {path} cannot be read: {error}.") from error
+            if not isinstance(tree, dict):
+                raise InvalidRequest(f"Settings file {path} holds no mapping.")
+        try:
+            loaded = cls(**tree)
+            return cls.model_validate(_merge(loaded.model_dump(), overrides)) if overrides else loaded
+        except ValidationError as error:
+            reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise InvalidRequest(f"Settings are not valid: {reasons}.") from error
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}
+    return {**base, **both}

@@ -1,0 +1,1 @@
+"""A stranger who speaks the public API: benchmarks and load."""

@@ -1,0 +1,33 @@
+"""What the tests share: where the goldens are, and tiny checkpoints made on the spot."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The folder of reference outputs, from CHROMA_GOLDENS; by default beside the repository."""
+    folder = Path(os.environ.get("CHROMA_GOLDENS", ROOT.parent / "shared" / "goldens"))
+    if not folder.is_dir():
+        pytest.skip(f"no goldens at {folder}: set CHROMA_GOLDENS to the folder that holds A and C")
+    return folder
+
+
+@pytest.fixture(scope="session", params=["A", "C"])
+def golden(request: pytest.FixtureRequest, goldens: Path) -> Path:
+    """Each golden checkpoint's folder in turn."""
+    return goldens / str(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tiny checkpoint."""
+    from chroma_models.checkpoint.random import make_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    make_checkpoint(folder, "tiny", seed=0)
+    return folder
