@@ -34,6 +34,6 @@ format: install ## let ruff put imports and layout in order
 lock: install ## resolve requirements/*.lock again (LOCK_ARGS=--upgrade moves the pins)
 	@LOCK_ARGS="$(LOCK_ARGS)" scripts/lock.sh
 
-clean: ## remove .venv, caches and what the demo wrote
-	@rm -rf .venv build reply.wav checkpoints *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove .venv, caches and reply.wav (checkpoints stay: they may have been long to download)
+	@rm -rf .venv build reply.wav *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

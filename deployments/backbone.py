@@ -49,7 +49,7 @@ class Backbone:
         self._stage = BackboneStage(engine, RemoteReasoner(reasoner), prompts.voice_prompt, mark)
         self._metrics = StageMetrics("backbone", engine)
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))
         self._stage.engine.config = BackboneConfig(**self._sizes.model_dump(), **limits.model_dump())
 

@@ -19,14 +19,13 @@ QUIET = LoggingConfig(log_level="WARNING")
 
 @contextlib.contextmanager
 def local_ray(*, quiet: bool = True) -> Iterator[None]:
-    """A Ray of this process alone, on loopback, without dashboard. Never joins another cluster."""
+    """A Ray of this process alone, without dashboard. Never joins another cluster."""
     ray.init(
         address="local",
         include_dashboard=False,
         log_to_driver=not quiet,
         logging_level="ERROR",
         object_store_memory=256 << 20,
-        _node_ip_address="127.0.0.1",
     )
     try:
         yield

@@ -30,12 +30,12 @@ class Codec:
         engine: CodecEngine = load_codec(checkpoint, models.torch, config)
         await engine.start()
         report("codec")("ready")
-        self._stage = CodecStage(engine, RemoteBackbone(backbone), config)
+        self._stage = CodecStage(engine, RemoteBackbone(backbone))
         self._metrics = StageMetrics("codec", engine)
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))
-        self._stage.reconfigure(CodecConfig(**self._sizes.model_dump(), **limits.model_dump()))
+        self._stage.engine.config = CodecConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
         async for item in self._metrics.turn(self._stage.speak(turn, progress)):

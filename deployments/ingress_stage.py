@@ -66,7 +66,7 @@ class Ingress:
         await self._server.drain()
 
     async def check_health(self) -> None:
-        if not self._server.running:
+        if not self._server.alive:
             raise StageUnavailable("The HTTP server inside the ingress has ended.")
 
     async def state(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Reasoner:
         report("reasoner")("ready")
         self._metrics = StageMetrics("reasoner", self._engine, {"slots_held": "requests_running"})
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))
         self._engine.config = ReasonerConfig(**self._sizes.model_dump(), **limits.model_dump())
 

@@ -24,7 +24,7 @@ SAMPLES, SAMPLE_BYTES = 4, 1024  # of each tensor, in the digest
 class Checkpoint:
     """A folder that proved to hold every tensor its config.json asks for, and no other.
 
-    Files stay mapped, not read: opening a checkpoint of any size costs its headers. digest is 16 hex digits over
+    Files stay mapped: opening one of any size reads the headers and the digest's samples. digest is 16 hex digits over
     config.json, generation_config.json, every tensor's name, dtype and shape, and up to SAMPLES x SAMPLE_BYTES of its
     bytes; how tensors are spread over files does not count. It tells checkpoints apart and proves nothing to an enemy.
     """

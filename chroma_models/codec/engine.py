@@ -40,7 +40,7 @@ class CodecEngine:
         self.thread = StepThread(decoder)
         self.voices = 0  # clips encoded
         self.rebuilds = 0  # streams continued from their codes
-        self._decoder, self._encoder, self._config = decoder, encoder, config
+        self._decoder, self._encoder, self.config = decoder, encoder, config
         self._pool = SlotPool(decoder.slots)
         # One thread each: a resumed stream, which someone listens to, does not wait for clips.
         self._voice_thread = ThreadPoolExecutor(1, "codec-voices")
@@ -68,13 +68,13 @@ class CodecEngine:
         if not self.thread.alive:
             raise StageUnavailable("The codec's step loop is not running.", RETRY_S)
         stalled_s = self.thread.stalled_s()
-        if stalled_s > self._config.stall_timeout_s:
+        if stalled_s > self.config.stall_timeout_s:
             raise StageUnavailable(f"The codec's step loop made no progress for {stalled_s:.1f} s.", RETRY_S)
 
     @asynccontextmanager
     async def slot(self, turn_id: str) -> AsyncGenerator[Slot, None]:
         """A stream that has heard nothing yet. Raises Overloaded when no slot comes free in admit_timeout_s."""
-        slot = await self._pool.acquire(turn_id, self._config.admit_timeout_s)
+        slot = await self._pool.acquire(turn_id, self.config.admit_timeout_s)
         try:
             # Queued, not awaited: it runs before anything else of this slot, and after what its last owner left behind.
             self.thread.submit(Place(slot, None, None))
@@ -90,8 +90,8 @@ class CodecEngine:
         A cancelled decode loses its frames.
         """
         checked = self._checked(codes)
-        if not 1 <= len(checked) <= self._config.max_group:
-            raise InvalidCodes(f"{len(checked)} frames at once; the codec takes 1 to {self._config.max_group}.")
+        if not 1 <= len(checked) <= self.config.max_group:
+            raise InvalidCodes(f"{len(checked)} frames at once; the codec takes 1 to {self.config.max_group}.")
         self._owned(slot)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.thread.submit(Decode(slot, checked, future))
@@ -118,8 +118,8 @@ class CodecEngine:
         Raises InvalidVoice, and Overloaded when as many clips wait as the codec has slots.
         """
         samples = self._samples(pcm)
-        if self._encoding >= self._config.slots:
-            raise Overloaded("Too many voices are being encoded.", self._config.admit_timeout_s)
+        if self._encoding >= self.config.slots:
+            raise Overloaded("Too many voices are being encoded.", self.config.admit_timeout_s)
         self._encoding += 1
         try:
             codes = await self._aside(self._voice_thread, lambda: self._encoder.encode(samples))
@@ -156,7 +156,7 @@ class CodecEngine:
         if not pcm or len(pcm) % 4:
             raise InvalidVoice("The reference clip is empty, or is not whole float32 samples.")
         samples = np.frombuffer(pcm, "<f4").astype(np.float32)
-        seconds, most = len(samples) / SAMPLE_RATE_HZ, self._config.max_voice_s
+        seconds, most = len(samples) / SAMPLE_RATE_HZ, self.config.max_voice_s
         if seconds > most:
             raise InvalidVoice(f"The reference clip lasts {seconds:.1f} s; the longest one taken is {most:g} s.")
         if not np.isfinite(samples).all():

@@ -129,7 +129,7 @@ class StreamDecoder:
     def _stretched(self, state: StreamState, index: Tensor, codes: Tensor) -> Tensor:
         """Codes [rows, group, CODEBOOKS] as transformer inputs [rows, group * stretch, hidden]."""
         rows, group = codes.shape[:2]
-        x = F.embedding_bag((codes + self._offsets).view(-1, CODEBOOKS), self._table, mode="sum")
+        x = F.embedding_bag((codes + self._offsets).reshape(-1, CODEBOOKS), self._table, mode="sum")
         window, fresh = self._open(state, 0, index, group)
         fresh.copy_(x.view(rows, group, -1))
         return self._close(state, 0, index, window, "x")

@@ -84,15 +84,11 @@ class PromptBuilder:
 
     def build(self, messages: Sequence[Message]) -> Prompt:
         """Raises InvalidRequest, InvalidAudio, or PromptTooLong when no token of reply would fit behind the prompt."""
-        parts = [part for message in messages for part in message.parts if isinstance(part, Audio)]
-        self._limit(len(parts))
-        return self.build_from(messages, [part.samples() for part in parts])
-
-    def build_from(self, messages: Sequence[Message], audio: Sequence[Samples]) -> Prompt:
-        """The same with the spoken parts' samples given apart, in order, as float32 at LISTEN_RATE_HZ."""
         if not messages:
             raise InvalidRequest("A turn needs at least one message.", "messages")
-        self._limit(len(audio))
+        audio = [part for message in messages for part in message.parts if isinstance(part, Audio)]
+        if len(audio) > self._max_audio_parts:
+            raise PromptTooLong(f"{len(audio)} spoken parts; at most {self._max_audio_parts} fit.", "messages")
         texts: list[str] = []
         nonce = secrets.token_hex(8)
         conversation = [
@@ -102,7 +98,7 @@ class PromptBuilder:
         rendered = self._template_tokenizer.apply_chat_template(
             conversation, chat_template=self._template, add_generation_prompt=True, tokenize=False
         )
-        return self._expand(self._encode(rendered, texts, nonce), [self._clip(samples) for samples in audio])
+        return self._expand(self._encode(rendered, texts, nonce), [self._clip(part) for part in audio])
 
     def voice_prompt(self, transcript: str) -> list[int]:
         """Token ids of a voice's transcript: no template, no special tokens."""
@@ -112,12 +108,10 @@ class PromptBuilder:
         """Turns the tokens of one reply into text; spoken are those whose text is out already."""
         return TextPieces(self._bytes, spoken)
 
-    def _limit(self, clips: int) -> None:
-        if clips > self._max_audio_parts:
-            raise PromptTooLong(f"{clips} spoken parts; at most {self._max_audio_parts} fit.", "messages")
-
-    def _clip(self, samples: Samples) -> Clip:
-        samples = np.ascontiguousarray(self.mel.cut(samples))
+    def _clip(self, part: Audio) -> Clip:
+        samples = np.ascontiguousarray(self.mel.cut(part.samples()))
+        if not np.isfinite(samples).all():
+            raise InvalidAudio("A spoken part holds samples that are not numbers.", "messages")
         tokens = audio_tokens(self.mel.frames(len(samples)))
         if tokens == 0:
             raise InvalidAudio("A spoken part is shorter than 21 ms.", "messages")
@@ -161,13 +155,6 @@ class PromptBuilder:
                 f"The conversation takes {len(ids)} of the Reasoner's {self._max_model_len} positions.", "messages"
             )
         return Prompt(tuple(ids), tuple(clips), tuple(starts))
-
-
-def pcm_samples(pcm: bytes) -> Samples:
-    """float32 -1..1 of int16 little-endian samples. Raises InvalidAudio for half a sample."""
-    if len(pcm) % 2:
-        raise InvalidAudio("A spoken part ends in the middle of a sample.", "messages")
-    return np.frombuffer(pcm, "<i2").astype(np.float32) * np.float32(2**-15)
 
 
 def _content(part: Text | Audio, texts: list[str], nonce: str) -> dict[str, str]:

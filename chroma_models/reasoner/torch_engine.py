@@ -19,7 +19,7 @@ from chroma_models.errors import StageUnavailable
 from chroma_models.layers import Stack
 from chroma_models.loading import device_of, dtype_of, set_threads
 from chroma_models.reasoner.audio_encoder import AudioEncoder
-from chroma_models.reasoner.prompts import Prompt, PromptBuilder
+from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.reasoner.reply import Reply
 from chroma_models.reasoner.row_check import row_bytes
 from chroma_models.sampling import TEXT, RowSampling, choose
@@ -93,13 +93,12 @@ class TorchReasoner:
             raise StageUnavailable(f"The Reasoner made no step for {longest_s:g} s.", RETRY_AFTER_S)
 
     async def steps(
-        self, turn: Turn, after: Sequence[int] = (), prompt: Prompt | None = None
+        self, turn: Turn, after: Sequence[int] = ()
     ) -> AsyncGenerator[Admitted | list[TextStep] | Finished]:
-        """See ReasonerEngine. prompt stands in for what turn.messages would give."""
+        """See ReasonerEngine."""
         if self._died is not None or self._stopping:
             raise StageUnavailable("The Reasoner is not running.", RETRY_AFTER_S)
-        if prompt is None:
-            prompt = await asyncio.to_thread(self.prompts.build, turn.messages)
+        prompt = await asyncio.to_thread(self.prompts.build, turn.messages)
         features = await asyncio.to_thread(lambda: deque(self.prompts.mel.features(c.samples) for c in prompt.clips))
         reply = Reply(turn, prompt, after, self.prompts, self.config, self._im_end)
         if not reply.over:  # else nothing is to come, and no slot is needed
@@ -204,7 +203,7 @@ class TorchReasoner:
             for row in speaking:
                 row.length += 1
             made += self._say(speaking, hidden)
-        done = [row for row in rows if row.last == self._im_end or row.made == row.reply.budget]
+        done = [row for row in rows if row.made and (row.last == self._im_end or row.made == row.reply.budget)]
         rows[:] = [row for row in rows if row not in done]
         self._progress = time.monotonic()
         self._post(made, left + done)

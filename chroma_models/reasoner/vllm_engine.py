@@ -17,7 +17,7 @@ from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.engine.slots import Slot, SlotPool
 from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.loading import dtype_of
-from chroma_models.reasoner.prompts import Prompt, PromptBuilder
+from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.reasoner.reply import Reply
 from chroma_models.reasoner.row_check import RowCheck, row_bytes
 from chroma_models.reasoner.vllm_config import engine_args, prepare_environment, write_model_folder
@@ -127,12 +127,11 @@ class VllmReasoner:
         return made
 
     async def steps(
-        self, turn: Turn, after: Sequence[int] = (), prompt: Prompt | None = None
+        self, turn: Turn, after: Sequence[int] = ()
     ) -> AsyncGenerator[Admitted | list[TextStep] | Finished]:
-        """See ReasonerEngine. prompt stands in for what turn.messages would give."""
+        """See ReasonerEngine."""
         self._alive()
-        if prompt is None:
-            prompt = await asyncio.to_thread(self.prompts.build, turn.messages)
+        prompt = await asyncio.to_thread(self.prompts.build, turn.messages)
         reply = Reply(turn, prompt, after, self.prompts, self.config, self._im_end)
         pump: asyncio.Task[None] | None = None
         if not reply.over:  # else nothing is to come, and no slot is needed

@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 
 from chroma_models.codec.engine import CodecEngine
-from chroma_models.config import CodecConfig
 from chroma_models.stages.backbone import FrameItem
 from chroma_models.stages.streams import lively
 from chroma_models.types import CODEBOOKS, Admitted, AudioChunk, Finished, Frame, Progress, Turn
@@ -26,14 +25,13 @@ class BackboneSource(Protocol):
 class CodecStage:
     """One speak() call holds one codec slot and one Backbone stream, for exactly as long as it runs."""
 
-    def __init__(self, engine: CodecEngine, backbone: BackboneSource, config: CodecConfig) -> None:
+    def __init__(self, engine: CodecEngine, backbone: BackboneSource) -> None:
         self.engine = engine
         self._backbone = backbone
-        self._config = config
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
         """Speech of a turn, from where progress ends. Closing it frees the slot and everything upstream."""
-        config = self._config
+        config = self.engine.config
         async with self.engine.slot(turn.id) as slot:
             if progress is not None and progress.frames:
                 await self.engine.rebuild(slot, codes_array(progress.frames))

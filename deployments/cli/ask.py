@@ -44,8 +44,9 @@ def ask(
         with soundfile.SoundFile(out, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="WAV") as sink:
             started = time.monotonic()
             for chunk in client.chat.completions.create(**body):
-                extension = (chunk.model_extra or {}).get("chroma") or extension
-                audio = (chunk.choices[0].delta.model_extra or {}).get("audio") if chunk.choices else None
+                said = chunk.model_dump()
+                extension = said.get("chroma") or extension
+                audio = said["choices"][0]["delta"].get("audio") if said["choices"] else None
                 if not audio:
                     continue
                 if audio.get("transcript"):

@@ -8,6 +8,7 @@ from deployments.cli.ask import ask
 from deployments.cli.serve import base_url, checked, load_settings, wait_ready
 
 RANDOM_CHECKPOINT = Path("checkpoints/tiny")
+LONGEST_S = 8.0  # random weights never come to an end by themselves
 QUESTION = files("deployments.ingress") / "voices" / "question.wav"
 
 
@@ -22,7 +23,7 @@ def demo(question: Path | None, checkpoint: str | None, out: Path, settings_file
         wait_ready(base_url(settings))
         if random:
             print("No checkpoint was named: the weights are random, so the words are nonsense and the voice is noise.")
-        ask(question or built_in, out, base_url(settings), voice=None, transcript=None)
+        ask(question or built_in, out, base_url(settings), voice=None, transcript=None, max_reply_s=LONGEST_S if random else None)
 
 
 def _random() -> Path:

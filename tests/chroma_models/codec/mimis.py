@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import MimiConfig, MimiModel
+from transformers.models.mimi.modeling_mimi import MimiEuclideanCodebook
 
 from chroma_models.checkpoint.architecture import CodecShape
 from chroma_models.codec.stream_decoder import StreamDecoder
@@ -61,13 +62,12 @@ def random_mimi(**changes: Any) -> Mimi:
                 parameter.uniform_(0.1, 0.4)
             elif "layernorm" in name:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
-        for name, buffer in model.named_buffers():
-            if name.endswith("embed_sum"):
-                buffer.normal_()
-            elif name.endswith("cluster_usage"):
-                buffer.uniform_(0.0, 2.0)
-                buffer[:3] = 0.0  # never used: the floor under the usage counts
-                model.get_buffer(name.replace("cluster_usage", "embed_sum"))[:3] *= 1e-5
+        for module in model.modules():
+            if isinstance(module, MimiEuclideanCodebook):
+                module.embed_sum.normal_()
+                module.cluster_usage.uniform_(0.5, 2.0)
+                module.cluster_usage[:3] = 0.0  # never used: here the floor under usage counts decides
+                module.embed_sum[:3] *= 1e-5
     return Mimi(model, CodecShape.of(config.to_dict()), dict(model.state_dict()))
 
 

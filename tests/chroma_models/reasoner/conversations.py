@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
@@ -41,6 +43,14 @@ def spoken(seconds: float, seed: int, loudness: float = 0.3) -> Audio:
     return Audio((speech(seconds, seed, loudness) * 32767).astype("<i2").tobytes())
 
 
+def golden_turn(golden: Path, row: int) -> Turn:
+    """The turn behind a golden's row, as the reference was given it."""
+    system = ("You are Chroma, an advanced virtual human.", "You are a helpful assistant.")[row]
+    samples, _ = soundfile.read(golden / f"user{row}.wav", dtype="float32")
+    clip = Audio(samples.tobytes(), "float32")  # its samples are no int16
+    return turn(f"row {row}", (message("system", said(system)), message("user", clip)), tokens=12)
+
+
 def said(text: str) -> Text:
     return Text(text)
 
@@ -62,7 +72,7 @@ CONVERSATIONS: dict[str, tuple[Message, ...]] = {
         message("user", spoken(2.0, 5, 0.01)),
     ),
     "two clips": (message("user", spoken(0.05, 6), spoken(3.1, 7, 0.9)),),
-    "long text": (message("user", said("This goes on and on. " * 60)),),
+    "long text": (message("user", said("This goes on and on. " * 40)),),
 }
 
 
@@ -112,10 +122,10 @@ class Heard:
         return end
 
 
-async def listen(engine: ReasonerEngine, turn: Turn, after: Sequence[int] = (), **more: object) -> Heard:
+async def listen(engine: ReasonerEngine, turn: Turn, after: Sequence[int] = ()) -> Heard:
     """One whole reply."""
     heard = Heard()
-    async with aclosing(engine.steps(turn, after, **more)) as items:  # type: ignore[type-var]
+    async with aclosing(engine.steps(turn, after)) as items:  # type: ignore[type-var]
         async for item in items:
             heard.items.append(item)
     return heard

@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import AsyncGenerator, Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def file_of(samples: NDArray[Any], rate_hz: int, form: str = "WAV", coding: str 
     return out.getvalue()
 
 
+@cache
 def spoken_pcm(frames: int) -> NDArray[np.float32]:
     """What a scripted reply of so many frames sounds like."""
     return tone(frames * FRAME_SAMPLES, 24_000, 330.0)

@@ -77,6 +77,7 @@ async def test_two_hundred_hang_ups_leave_no_task_behind(service: Service) -> No
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     assert len(asyncio.all_tasks()) <= before
+    service.speaker.script = reply()
     assert (await service.ask()).status_code == 200
 
 
@@ -182,14 +183,21 @@ async def test_an_error_within_a_stream_is_an_event_and_its_end(service: Service
 
 
 class Foreign(RuntimeError, InvalidAudio):
-    """An error that gained a class on its way, and whose text is a remote traceback."""
+    """An error that gained a class on its way, knows its message from its cause, and prints a remote traceback."""
+
+    def __init__(self, cause: InvalidAudio) -> None:
+        self.cause = cause
+        self.args = (cause,)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cause, name)
 
     def __str__(self) -> str:
         return 'Traceback: File "/srv/secret.py"'
 
 
 async def test_an_error_that_gained_classes_is_still_known(service: Service) -> None:
-    service.speaker.script = items(Foreign("The clip is odd.", "messages"))
+    service.speaker.script = items(Foreign(InvalidAudio("The clip is odd.", "messages")))
     answer = await service.ask()
     assert answer.status_code == 400
     assert answer.json()["error"] == {
