@@ -88,7 +88,7 @@ class Stack:
         """Queries, keys (both rotated) and values of [..., hidden]: each [..., its heads, head_dim]."""
         shape = self.shape
         h = F.linear(rms_norm(x, layer.norm1, shape.norm_eps), layer.qkv, layer.qkv_bias)
-        h = h.unflatten(-1, (-1, shape.head_dim))
+        h = h.view(*h.shape[:-1], -1, shape.head_dim)
         turned = rotate(h[..., : shape.heads + shape.kv_heads, :], cos, signed_sin)
         return turned[..., : shape.heads, :], turned[..., shape.heads :, :], h[..., shape.heads + shape.kv_heads :, :]
 

@@ -57,9 +57,7 @@ def llama(shape: StackShape, checkpoint: Checkpoint, prefix: str) -> LlamaModel:
 class Reference:
     """Backbone and depth decoder of one turn (the Reasoner's rows and tokens are given)."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, positions: Literal["published", "contiguous"] = "published"
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, positions: Literal["published", "contiguous"] = "published") -> None:
         self.architecture: Architecture = checkpoint.architecture
         self._backbone = llama(checkpoint.architecture.backbone, checkpoint, "backbone.model.")
         self._decoder = llama(checkpoint.architecture.decoder, checkpoint, "decoder.model.")

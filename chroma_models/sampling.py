@@ -21,7 +21,9 @@ def _signed(value: int) -> int:
 
 
 _MIX1, _MIX2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
-_STEP_INDEX, _STEP_BOOK, _STEP_TOKEN = (_signed(x) for x in (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0x8CB92BA72F3D8DD7))
+_STEP_INDEX, _STEP_BOOK, _STEP_TOKEN = (
+    _signed(x) for x in (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0x8CB92BA72F3D8DD7)
+)
 _UNIFORM_BITS = 23  # (bits + 0.5) / 2**23 is exact in float32 and never 0 or 1
 
 

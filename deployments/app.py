@@ -12,7 +12,7 @@ from deployments.codec import Codec
 from deployments.decoder import Decoder
 from deployments.ingress_stage import Ingress
 from deployments.reasoner import Reasoner
-from deployments.settings import Models, Settings, StageScale
+from deployments.settings import Settings, StageScale
 
 AFFINITY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 

@@ -8,7 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.checkpoint.weights import Checkpoint
-from chroma_models.config import BackboneConfig
+from chroma_models.config import BackboneConfig, TurnLimits
 from chroma_models.engine.backbone_engine import BackboneEngine
 from chroma_models.engine.decoder_engine import FrameDecoder, FusedDecoder
 from chroma_models.engine.warm_up import warm_up
@@ -16,19 +16,20 @@ from chroma_models.loading import fingerprint, load_backbone, load_decoder, set_
 from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.stages.backbone import BackboneStage, FrameItem
 from chroma_models.types import Progress, Turn
-from deployments.handles import RemoteDecoder, RemoteReasoner
+from deployments.handles import RemoteDecoder, RemoteReasoner, answering
+from deployments.logs import expect_refusals, report
 from deployments.metrics import StageMetrics
-from deployments.progress import report
-from deployments.settings import Models, TurnLimits
+from deployments.settings import Models
 
 
 class Backbone:
     """Ready once a turn has gone through its engine and through the Decoder, wherever that is."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]
         self, models: Models, reasoner: DeploymentHandle, decoder: DeploymentHandle | None = None
     ) -> None:
         self._sizes = models.backbone
+        expect_refusals()
         set_threads(models.torch)
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("backbone")))
         report("backbone")("loading weights")
@@ -38,16 +39,24 @@ class Backbone:
             completer = FusedDecoder(load_decoder(checkpoint, models.torch, models.decoder))
         else:
             completer = RemoteDecoder(decoder, asyncio.get_running_loop())
-            await completer.ready()
+            await answering(decoder, "Decoder")
         config = BackboneConfig(**models.backbone.model_dump())
         engine = BackboneEngine(backbone, completer, config, fused=decoder is None)
         await engine.start()
         await warm_up(engine)
+        await answering(reasoner, "Reasoner")
         report("backbone")("ready")
         prompts = PromptBuilder(checkpoint.folder, checkpoint.architecture)
         mark = fingerprint(checkpoint, models.torch, models.decoder)
         self._stage = BackboneStage(engine, RemoteReasoner(reasoner), prompts.voice_prompt, mark)
-        self._metrics = StageMetrics("backbone", engine)
+        self._metrics = StageMetrics(
+            "backbone",
+            lambda: engine.slots_held,
+            steps=lambda: engine.steps,
+            step_rows=lambda: engine.step_rows,
+            step_seconds=lambda: engine.step_s,
+            prefill_positions=lambda: engine.prefill_positions,
+        )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))

@@ -31,23 +31,23 @@ def local_ray(*, quiet: bool = True) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(Exception):
-            serve.shutdown()
+            serve.delete(APP)  # every stage drains
         ray.shutdown()
 
 
-def deploy(settings: Settings) -> None:
+def deploy(settings: Settings, name: str = APP) -> None:
     """Run the graph; returns when every stage is ready, or raises with what went wrong."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config=QUIET)
     try:
-        serve.run(build(settings), name=APP, route_prefix=None, logging_config=QUIET)
+        serve.run(build(settings), name=name, route_prefix=None, logging_config=QUIET)
     except RuntimeError as error:
-        raise StageUnavailable(f"The graph did not start: {why()}") from error
+        raise StageUnavailable(f"The graph did not start: {why(name)}") from error
 
 
-def why() -> str:
+def why(name: str) -> str:
     """The last line of what each stage that failed says of itself."""
-    application = serve.status().applications[APP]
+    application = serve.status().applications[name]
     failed = {name: d.message for name, d in application.deployments.items() if d.status.name.endswith("FAILED")}
     lines = [f"{name}: {message.strip().splitlines()[-1]}" for name, message in failed.items() if message.strip()]
     return "; ".join(lines) or application.message

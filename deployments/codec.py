@@ -8,30 +8,39 @@ from ray.serve.handle import DeploymentHandle
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.codec.engine import CodecEngine
-from chroma_models.config import CodecConfig
+from chroma_models.config import CodecConfig, TurnLimits
 from chroma_models.loading import load_codec, set_threads
 from chroma_models.stages.codec import CodecStage, SpeechItem
 from chroma_models.types import Progress, Turn
-from deployments.handles import RemoteBackbone
+from deployments.handles import RemoteBackbone, answering
+from deployments.logs import expect_refusals, report
 from deployments.metrics import StageMetrics
-from deployments.progress import report
-from deployments.settings import Models, TurnLimits
+from deployments.settings import Models
 
 
 class Codec:
     """Ready once a frame of every group size has been decoded and a clip encoded."""
 
-    async def __init__(self, models: Models, backbone: DeploymentHandle) -> None:
+    async def __init__(self, models: Models, backbone: DeploymentHandle) -> None:  # type: ignore[misc]
         self._sizes = models.codec
+        expect_refusals()
         set_threads(models.torch)
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("codec")))
         report("codec")("loading weights")
         config = CodecConfig(**models.codec.model_dump())
         engine: CodecEngine = load_codec(checkpoint, models.torch, config)
         await engine.start()
+        await answering(backbone, "Backbone")
         report("codec")("ready")
         self._stage = CodecStage(engine, RemoteBackbone(backbone))
-        self._metrics = StageMetrics("codec", engine)
+        self._metrics = StageMetrics(
+            "codec",
+            lambda: engine.slots_held,
+            steps=lambda: engine.thread.steps,
+            step_rows=lambda: engine.thread.rows,
+            step_seconds=lambda: engine.thread.step_seconds,
+            voices=lambda: engine.voices,
+        )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))

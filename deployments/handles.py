@@ -52,6 +52,11 @@ async def streamed(call: Callable[[], Any], stage: str) -> AsyncGenerator[Any, N
             response.cancel()
 
 
+async def answering(handle: DeploymentHandle, stage: str) -> None:
+    """Returns once a replica of the stage answers, however long it takes to start."""
+    await unary(handle.state.remote, stage)
+
+
 class RemoteReasoner:
     """Routed by the turn's affinity, to the replica that holds the conversation's prefix."""
 
@@ -98,10 +103,6 @@ class RemoteDecoder:
 
     def __init__(self, handle: DeploymentHandle, loop: asyncio.AbstractEventLoop) -> None:
         self._handle, self._loop = handle, loop
-
-    async def ready(self) -> None:
-        """Returns once a replica answers, however long it takes to start."""
-        await unary(lambda: self._handle.state.remote(), "Decoder")
 
     def complete(self, hidden: Tensor, code0: Tensor, sampling: RowSampling) -> "Future[Tensor]":
         batch = DecoderBatch.pack(hidden, code0, sampling)

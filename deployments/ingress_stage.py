@@ -1,6 +1,7 @@
 """The ingress on a cluster: the replica that runs the public servers inside itself."""
 
 import asyncio
+import os
 import secrets
 from contextlib import aclosing
 from typing import Any
@@ -11,10 +12,10 @@ from chroma_models.checkpoint.architecture import Architecture
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.types import AudioChunk, Limits, Message, Sampling, Text, Turn
-from deployments.handles import RemoteCodec
+from deployments.handles import RemoteCodec, answering
 from deployments.ingress.app import IngressApp
 from deployments.ingress.server import HttpServer
-from deployments.progress import report
+from deployments.logs import report
 from deployments.settings import Models
 
 WARM_UP_TRIES = 120
@@ -24,13 +25,14 @@ WARM_UP_PAUSE_S = 2.0
 class Ingress:
     """Ready once a turn of its own has come back from the other end of the graph as audio."""
 
-    async def __init__(self, models: Models, codec: DeploymentHandle) -> None:
+    async def __init__(self, models: Models, codec: DeploymentHandle) -> None:  # type: ignore[misc]
         say = report("ingress")
         architecture = Architecture.read(resolve(models.checkpoint, say))
         self._speaker = RemoteCodec(codec)
         self._app = IngressApp(self._speaker, models.ingress, default_sampling(architecture))
         self._server = HttpServer(self._app, models.ingress)
         await self._server.start()
+        await answering(codec, "Codec")
         await self._warm_up()
         self._app.health.ready = True
         say(f"ready on port {self._server.port}")
@@ -70,7 +72,7 @@ class Ingress:
             raise StageUnavailable("The HTTP server inside the ingress has ended.")
 
     async def state(self) -> dict[str, Any]:
-        return {"turns_running": self._app.health.live, "tasks": len(asyncio.all_tasks())}
+        return {"turns_running": self._app.health.live, "tasks": len(asyncio.all_tasks()), "pid": os.getpid()}
 
 
 def default_sampling(architecture: Architecture) -> Sampling:

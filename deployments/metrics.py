@@ -1,8 +1,9 @@
 """What each stage tells Prometheus, through Ray: turns by outcome, slots, steps, rows, and the times users feel."""
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -13,60 +14,51 @@ from chroma_models.types import Admitted, Finished
 
 T = TypeVar("T")
 PERIOD_S = 2.0
-_GAUGES = {"slots_held": "chroma_slots_held"}
-_TOTALS = {
-    "steps": "chroma_steps_total",
-    "step_rows": "chroma_step_rows_total",
-    "step_s": "chroma_step_seconds_total",
-    "prefill_positions": "chroma_prefill_positions_total",
-    "batches": "chroma_batches_total",
-    "rows": "chroma_batch_rows_total",
-}
 _SECONDS = [0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0]
 
 
 class StageMetrics:
-    """Samples an engine's plain counters every PERIOD_S, and times the turns that pass through turn()."""
+    """Samples an engine's plain counters every PERIOD_S, and times the turns that pass through turn().
 
-    def __init__(self, stage: str, engine: object, names: Mapping[str, str] | None = None) -> None:
-        self._engine = engine
-        self._names = names or {}
+    slots_held  reads the slots that turns hold now, where the stage has slots
+    totals      by name, what reads a count that only grows: {"steps": ...} becomes chroma_steps_total
+    """
+
+    def __init__(
+        self, stage: str, slots_held: Callable[[], int] | None = None, **totals: Callable[[], float]
+    ) -> None:
         tags = {"stage": stage}
 
         def tagged(metric: Any) -> Any:
             metric.set_default_tags(dict(tags))  # Ray adds its own to the mapping it is given
             return metric
 
-        self._gauges = {k: tagged(metrics.Gauge(v, tag_keys=("stage",))) for k, v in _GAUGES.items() if self._has(k)}
-        self._totals = {k: tagged(metrics.Counter(v, tag_keys=("stage",))) for k, v in _TOTALS.items() if self._has(k)}
-        self._seen = dict.fromkeys(self._totals, 0.0)
+        self._slots_held, self._totals = slots_held, totals
+        self._slots = tagged(metrics.Gauge("chroma_slots_held", tag_keys=("stage",)))
+        self._counters = {n: tagged(metrics.Counter(f"chroma_{n}_total", tag_keys=("stage",))) for n in totals}
+        self._seen = dict.fromkeys(totals, 0.0)
         self._turns = tagged(metrics.Counter("chroma_turns_total", tag_keys=("stage", "outcome")))
         self._admit = tagged(metrics.Histogram("chroma_admit_seconds", boundaries=_SECONDS, tag_keys=("stage",)))
         self._first = tagged(metrics.Histogram("chroma_first_item_seconds", boundaries=_SECONDS, tag_keys=("stage",)))
         self.running = 0
         self._task = asyncio.create_task(self._sample(), name=f"metrics-{stage}")
 
-    def _value(self, key: str) -> Any:
-        return getattr(self._engine, self._names.get(key, key), None)
-
-    def _has(self, key: str) -> bool:
-        return self._value(key) is not None
-
     async def _sample(self) -> None:
         while True:
-            for key, gauge in self._gauges.items():
-                gauge.set(self._value(key))
-            for key, counter in self._totals.items():
-                value = float(self._value(key))
-                if value > self._seen[key]:
-                    counter.inc(value - self._seen[key])
-                    self._seen[key] = value
+            if self._slots_held is not None:
+                self._slots.set(self._slots_held())
+            for name, read in self._totals.items():
+                value = float(read())
+                if value > self._seen[name]:
+                    self._counters[name].inc(value - self._seen[name])
+                    self._seen[name] = value
             await asyncio.sleep(PERIOD_S)
 
     def state(self) -> dict[str, Any]:
-        """The same numbers for a caller in this cluster, with tasks and turns that are alive."""
-        values = {key: self._value(key) for key in (*_GAUGES, *_TOTALS) if self._has(key)}
-        return {**values, "turns_running": self.running, "tasks": len(asyncio.all_tasks())}
+        """The same numbers for a caller in this cluster, with the turns and tasks that are alive."""
+        held = {} if self._slots_held is None else {"slots_held": self._slots_held()}
+        counts = {name: float(read()) for name, read in self._totals.items()}
+        return {**held, **counts, "turns_running": self.running, "tasks": len(asyncio.all_tasks()), "pid": os.getpid()}
 
     async def turn(self, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Pass a turn's stream through, counting its outcome and timing its admission and first item."""

@@ -5,28 +5,30 @@ from typing import Any
 
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.checkpoint.weights import Checkpoint
-from chroma_models.config import ReasonerConfig
+from chroma_models.config import ReasonerConfig, TurnLimits
 from chroma_models.loading import set_threads
-from chroma_models.reasoner import ReasonerEngine
+from chroma_models.reasoner import make_reasoner
 from chroma_models.stages.backbone import StepItem
 from chroma_models.types import Turn
+from deployments.logs import expect_refusals, report
 from deployments.metrics import StageMetrics
-from deployments.progress import report
-from deployments.settings import Models, TurnLimits
+from deployments.settings import Models
 
 
 class Reasoner:
     """Ready once the engine has proven its hidden-state tap (vLLM) or started its loop (torch)."""
 
-    async def __init__(self, models: Models) -> None:
+    async def __init__(self, models: Models) -> None:  # type: ignore[misc]
         self._sizes = models.reasoner
+        expect_refusals()
         set_threads(models.torch)
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("reasoner")))
-        self._engine = _engine(checkpoint, models)
+        config = ReasonerConfig(**models.reasoner.model_dump())
+        self._engine = make_reasoner(checkpoint, config, models.torch, stat_loggers(config))
         report("reasoner")(f"starting the {models.reasoner.engine} engine")
         await self._engine.start()
         report("reasoner")("ready")
-        self._metrics = StageMetrics("reasoner", self._engine, {"slots_held": "requests_running"})
+        self._metrics = StageMetrics("reasoner", lambda: self._engine.requests_running)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))
@@ -44,14 +46,10 @@ class Reasoner:
         return self._metrics.state()
 
 
-def _engine(checkpoint: Checkpoint, models: Models) -> ReasonerEngine:
-    config = ReasonerConfig(**models.reasoner.model_dump())
-    if config.engine == "torch":
-        from chroma_models.reasoner.torch_engine import TorchReasoner
-
-        return TorchReasoner(checkpoint, config, models.torch)
+def stat_loggers(config: ReasonerConfig) -> list[Any]:
+    """vLLM's own metrics, through Ray."""
+    if config.engine != "vllm":
+        return []
     from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
-    from chroma_models.reasoner.vllm_engine import VllmReasoner
-
-    return VllmReasoner(checkpoint, config, models.torch, stat_loggers=[RayPrometheusStatLogger])
+    return [RayPrometheusStatLogger]

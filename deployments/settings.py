@@ -57,7 +57,7 @@ class StageScale(Config):
 
 
 class Scale(Config):
-    ingress: StageScale = StageScale(max_ongoing_requests=1000)
+    ingress: StageScale = StageScale(max_ongoing_requests=1000, graceful_shutdown_timeout_s=75.0)  # linger, then drain
     codec: StageScale = StageScale()
     backbone: StageScale = StageScale()
     decoder: StageScale = StageScale()
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, path: Path | None = None, **overrides: Any) -> "Settings":
-        """Defaults, then the YAML file, then the environment, then overrides. Raises InvalidRequest with the reasons."""
+        """Defaults, the YAML file, the environment, overrides: later ones win. Raises InvalidRequest with the reasons."""
         tree: dict[str, Any] = {}
         if path is not None:
             try:
@@ -111,5 +111,7 @@ class Settings(BaseSettings):
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    both = {k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}
+    both = {
+        k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()
+    }
     return {**base, **both}

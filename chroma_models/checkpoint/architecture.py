@@ -26,7 +26,7 @@ class Rope:
     def of(cls, config: Json) -> "Rope":
         """Accepts rope_parameters or rope_scaling, with the type under rope_type or type and theta in or beside it."""
         spelled: dict[str, Any] = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-        theta = float(spelled.get("rope_theta", config.get("rope_theta", 10_000.0)))
+        theta = float(spelled.get("rope_theta") or config.get("rope_theta") or 10_000.0)
         kind = spelled.get("rope_type", spelled.get("type", "default"))
         if kind in ("default", "mrope"):
             return cls(theta)

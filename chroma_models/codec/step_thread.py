@@ -106,27 +106,40 @@ class StepThread:
             self._broken.add(slot)
 
     def _run(self, loop: asyncio.AbstractEventLoop, warmed: "asyncio.Future[None]") -> None:
+        failure: Exception | None = None
         try:
             self._warm_up()
         except Exception as error:
             log.exception("The codec's warm-up failed")
-            loop.call_soon_threadsafe(_settle, warmed, error)
-            return
-        loop.call_soon_threadsafe(_settle, warmed, None)
-        while True:
+            failure = error
+            self._closing = True
+        loop.call_soon_threadsafe(_settle, warmed, failure)
+        try:
+            while self._serve(loop):
+                pass
+        finally:  # nobody is left waiting, whatever ended the loop
             with self._wake:
-                self._working = False
-                while not self._queue and not self._closing:
-                    self._wake.wait()
-                closing = self._closing
-                batch = list(self._queue) if closing else self._take()
-                self._working = not closing
-            results = _all(batch, "The codec is shutting down.") if closing else self._execute(batch)
-            with self._wake:
-                self._progress_at = time.monotonic()
-            loop.call_soon_threadsafe(_deliver, results)
-            if closing:
-                return
+                self._closing = True
+                left = list(self._queue)
+                self._queue.clear()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_deliver, _all(left, "The codec is shutting down."))
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Wait for jobs and run a batch of them. False: it is time to close."""
+        with self._wake:
+            while not self._queue and not self._closing:
+                self._wake.wait()
+            if self._closing:
+                return False
+            batch = self._take()
+            self._working = True
+        results = self._execute(batch)
+        with self._wake:
+            self._working = False
+            self._progress_at = time.monotonic()
+        loop.call_soon_threadsafe(_deliver, results)
+        return True
 
     def _warm_up(self) -> None:
         for group in range(1, self._decoder.max_group + 1):

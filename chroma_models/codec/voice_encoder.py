@@ -47,7 +47,8 @@ class VoiceEncoder:
         it other than what Mimi's own layers pad with. (The public reference adds none either.)
         """
         samples = torch.from_numpy(pcm).to(self._device)
-        codes: Tensor = self._model.encode(samples[None, None], num_quantizers=CODEBOOKS).audio_codes
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # else a GPU finds other nearest vectors
+            codes: Tensor = self._model.encode(samples[None, None], num_quantizers=CODEBOOKS).audio_codes
         return codes[0].t().to(torch.int16).cpu().numpy()
 
 

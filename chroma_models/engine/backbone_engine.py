@@ -98,9 +98,7 @@ class BackboneEngine:
             raise StageUnavailable("The Backbone's step loop has stalled.", 1.0)
 
     @asynccontextmanager
-    async def slot(
-        self, turn: Turn, text_tokens: Sequence[int], frames: Sequence[Frame] = ()
-    ) -> AsyncIterator[Outbox]:
+    async def slot(self, turn: Turn, text_tokens: Sequence[int], frames: Sequence[Frame] = ()) -> AsyncIterator[Outbox]:
         """Hold a slot for a turn and prefill its voice prompt, and the frames it already has when it is resumed.
 
         text_tokens  the voice's transcript, tokenized

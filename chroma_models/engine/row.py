@@ -68,7 +68,11 @@ class Row:
         return None
 
     def finished(self, reason: FinishReason, text_tokens: int) -> Finished:
-        timing = {"backbone.prefill": self.prefill_s, "backbone.steps": self.step_s, "backbone.text_wait": self.waited_s}
+        timing = {
+            "backbone.prefill": self.prefill_s,
+            "backbone.steps": self.step_s,
+            "backbone.text_wait": self.waited_s,
+        }
         return Finished(reason, Usage(text_tokens=text_tokens, frames=self.frame), timing)
 
 

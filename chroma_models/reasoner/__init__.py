@@ -1,6 +1,6 @@
 """The Reasoner: hears and reads the conversation, writes the reply one text step at a time."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from chroma_models.checkpoint.weights import Checkpoint
@@ -12,6 +12,7 @@ class ReasonerEngine(Protocol):
     """What vLLM and plain torch both do. Used from one event loop."""
 
     fingerprint: str
+    config: ReasonerConfig
 
     @property
     def requests_running(self) -> int:
@@ -24,7 +25,9 @@ class ReasonerEngine(Protocol):
 
     async def stop(self) -> None: ...
 
-    def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncIterator[Admitted | list[TextStep] | Finished]:
+    def steps(
+        self, turn: Turn, after: Sequence[int] = ()
+    ) -> AsyncGenerator[Admitted | list[TextStep] | Finished, None]:
         """Admitted once a slot is held, then lists of new text steps (empty: a keep-alive), then Finished.
 
         after   tokens the turn has already spoken: they are read, not spoken again, and numbering goes on behind them

@@ -58,7 +58,7 @@ class VllmReasoner:
 
     async def start(self) -> None:
         try:
-            self._llm = await asyncio.to_thread(self._launch)
+            await asyncio.to_thread(self._launch)
             self._tap(self._llm.output_processor)
             await self.self_test()
         except BaseException as error:
@@ -67,11 +67,13 @@ class VllmReasoner:
                 raise
             raise StageUnavailable(f"vLLM did not start: {error}", RETRY_AFTER_S) from error
 
-    def _launch(self) -> Any:
+    def _launch(self) -> None:
         prepare_environment(self._torch)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
+
+        import chroma_models.reasoner.vllm_sampling  # noqa: F401  here, and not in the event loop at the first turn
 
         self._folder = tempfile.TemporaryDirectory(prefix="chroma-reasoner-")
         folder = Path(self._folder.name)
@@ -80,7 +82,7 @@ class VllmReasoner:
         config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
         processor = "RunnerV2TextNoise" if config.use_v2_model_runner else "TextNoise"
         config.model_config.logits_processors = [f"chroma_models.reasoner.vllm_sampling:{processor}"]
-        return AsyncLLM.from_vllm_config(config, stat_loggers=self._stat_loggers, disable_log_stats=True)
+        self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=self._stat_loggers, disable_log_stats=True)
 
     async def stop(self) -> None:
         """Turns still running end with StageUnavailable."""
@@ -90,6 +92,8 @@ class VllmReasoner:
             await asyncio.wait(self._pumps)
         llm, self._llm = self._llm, None
         if llm is not None:
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()  # or it reports the engine's end as a failure
             await asyncio.to_thread(llm.shutdown)
             del llm
             gc.collect()  # vLLM's objects hold each other; left to the end of the process they complain in __del__

@@ -49,7 +49,9 @@ class CodecStage:
                         started = time.perf_counter()
                         codes = codes_array(item)
                         group = config.max_group
-                        pcm = [await self.engine.decode(slot, codes[i : i + group]) for i in range(0, len(codes), group)]
+                        pcm = [
+                            await self.engine.decode(slot, codes[i : i + group]) for i in range(0, len(codes), group)
+                        ]
                         decode_s += time.perf_counter() - started
                         yield AudioChunk(tuple(item), b"".join(pcm))
                     else:

@@ -23,7 +23,14 @@ def demo(question: Path | None, checkpoint: str | None, out: Path, settings_file
         wait_ready(base_url(settings))
         if random:
             print("No checkpoint was named: the weights are random, so the words are nonsense and the voice is noise.")
-        ask(question or built_in, out, base_url(settings), voice=None, transcript=None, max_reply_s=LONGEST_S if random else None)
+        ask(
+            question or built_in,
+            out,
+            base_url(settings),
+            voice=None,
+            transcript=None,
+            max_reply_s=LONGEST_S if random else None,
+        )
 
 
 def _random() -> Path:

@@ -199,7 +199,9 @@ class Parity:
         hidden, logits = teacher_forced(
             backbone, case["in.input_ids"][0].tolist(), EncodedVoice("", voice, ""), steps, frames
         )
-        depth = {p: load_decoder(self.checkpoint, FP32, DecoderConfig(positions=p)) for p in ("published", "contiguous")}
+        depth = {
+            p: load_decoder(self.checkpoint, FP32, DecoderConfig(positions=p)) for p in ("published", "contiguous")
+        }
         return {
             "backbone_logits": logits,
             **{f"decoder_logits_{name}": decoder.logits(hidden, frames) for name, decoder in depth.items()},
@@ -216,7 +218,9 @@ class Parity:
                 parts = [await engine.decode(slot, part) for part in _groups(row)]
             waves.append(torch.from_numpy(np.frombuffer(b"".join(parts), np.float32).copy()))
         ours = {"codes": torch.from_numpy(codes), "wave": torch.stack(waves)}
-        return self.written("codec", ours, {"codes": case["out.codes"].transpose(1, 2), "wave": case["out.wave_8"][:, 0]})
+        return self.written(
+            "codec", ours, {"codes": case["out.codes"].transpose(1, 2), "wave": case["out.wave_8"][:, 0]}
+        )
 
 
 def _groups(codes: np.ndarray) -> Sequence[np.ndarray]:

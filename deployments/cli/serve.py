@@ -16,10 +16,15 @@ from deployments.settings import Settings
 READY_TIMEOUT_S = 1800.0
 
 
-def load_settings(path: Path | None, checkpoint: str | None, host: str | None = None, port: int | None = None) -> Settings:
+def load_settings(
+    path: Path | None, checkpoint: str | None, host: str | None = None, port: int | None = None
+) -> Settings:
     """Settings with the command line's words on top."""
     ingress = {k: v for k, v in (("host", host), ("http_port", port)) if v is not None}
-    models: dict[str, Any] = {**({"checkpoint": checkpoint} if checkpoint else {}), **({"ingress": ingress} if ingress else {})}
+    models: dict[str, Any] = {
+        **({"checkpoint": checkpoint} if checkpoint else {}),
+        **({"ingress": ingress} if ingress else {}),
+    }
     return Settings.load(path, **({"models": models} if models else {}))
 
 

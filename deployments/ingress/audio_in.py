@@ -24,7 +24,7 @@ Samples = NDArray[np.float32]
 InputFormat = Literal["wav", "mp3", "flac", "pcm16"]
 
 BLOCK_SAMPLES = 1 << 16
-BASE64_BLOCK = 1 << 20  # characters, a multiple of 4; decoding holds the interpreter, so it is done in pieces
+BASE64_BLOCK = 1 << 18  # characters, a multiple of 4; decoding holds the interpreter, so it is done in pieces
 LOUDEST = 16.0  # float files may pass 1.0 a little; beyond this they are not scaled to -1..1
 MP3_SLACK = 4 * 1152  # an mp3 header counts the encoder's padding, a decoder may drop it
 

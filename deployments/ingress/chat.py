@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 TENANT = "public"  # one tenant until requests are authenticated
 SMALL_BODY = 1 << 16  # parsed at once; a larger one is parsed beside the event loop
+SESSION_CHARS = 4096  # of a clip's base64 tell sessions apart; hashing all of it would hold the event loop
 SEEDS = (1 << 63) - 1
 
 
@@ -112,7 +113,7 @@ class ChatCompletions:
             remember = partial(self._replies.add, TENANT)
             reply = Reply(request, turn, items, spoken, envelope, remember, self._off_loop)
             if request.stream:
-                await reply.stream(scope["request_id"], EventStream(send, self._config.max_send_s))
+                await reply.stream(EventStream(send, self._config.max_send_s))
             else:
                 await reply.whole(scope, send)
 
@@ -148,7 +149,8 @@ def _session(request: ChatRequest) -> str:
     digest = blake2b(digest_size=16)
     for part in [first.content] if isinstance(first.content, str) else first.content:
         if isinstance(part, AudioPart):
-            digest.update(part.input_audio.data.encode())
+            data = part.input_audio.data
+            digest.update(f"{len(data)}:{data[:SESSION_CHARS]}".encode())
         else:
             digest.update((part.text if isinstance(part, TextPart) else part).encode())
     return f"first:{digest.hexdigest()}"

@@ -1,6 +1,5 @@
 """A reply as OpenAI's clients expect it: one object, or server-sent events."""
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +12,12 @@ from starlette.types import Scope, Send
 from chroma_models.types import AudioChunk, Finished, Turn
 from deployments.ingress.audio_in import encode_base64
 from deployments.ingress.audio_out import encode, to_pcm16
-from deployments.ingress.errors import body_of, is_fault
-from deployments.ingress.hangup import HungUp
 from deployments.ingress.openai_chat import ChatRequest
 from deployments.ingress.openai_reply import FINISH, Envelope, Json, audio_tokens, usage
 from deployments.ingress.speaker import Item
 from deployments.ingress.spoken import Spoken
 from deployments.ingress.sse import EventStream
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -85,8 +81,8 @@ class Reply:
         body = await self.off_loop(partial(pydantic_core.to_json, whole))
         await Response(body, media_type="application/json")(scope, _nothing_more, send)
 
-    async def stream(self, request_id: str, events: EventStream) -> None:
-        """Server-sent events; what goes wrong now is an event of OpenAI's error shape, and the end."""
+    async def stream(self, events: EventStream) -> None:
+        """Server-sent events, the audio as pcm16."""
         spoken, request, envelope = self.spoken, self.request, self.envelope
         await events.start()
         await events.event(
@@ -94,28 +90,19 @@ class Reply:
         )
         if request.speaks:
             await events.event(envelope.chunk({"audio": {"id": envelope.audio_id}}))
-        try:
-            async for item in self.items:
-                if isinstance(item, Finished):
-                    spoken.finish(item)
-                elif isinstance(item, AudioChunk) and item.frames:
-                    words, samples = spoken.add(item)
-                    if words:
-                        delta: Json = {"audio": {"transcript": words}} if request.speaks else {"content": words}
-                        await events.event(envelope.chunk(delta))
-                    if samples and request.speaks:
-                        data = encode_base64(to_pcm16(samples))
-                        await events.event(envelope.chunk({"audio": {"data": data}}))
-                else:
-                    await events.comment("keep-alive")
-        except HungUp:
-            raise
-        except Exception as error:
-            if is_fault(error):
-                log.exception("request %s failed in its stream", request_id)
-            await events.event(body_of(error, request_id))
-            await events.end()
-            return
+        async for item in self.items:
+            if isinstance(item, Finished):
+                spoken.finish(item)
+            elif isinstance(item, AudioChunk) and item.frames:
+                words, samples = spoken.add(item)
+                if words:
+                    delta: Json = {"audio": {"transcript": words}} if request.speaks else {"content": words}
+                    await events.event(envelope.chunk(delta))
+                if samples and request.speaks:
+                    data = encode_base64(to_pcm16(samples))
+                    await events.event(envelope.chunk({"audio": {"data": data}}))
+            else:
+                await events.comment("keep-alive")
         if request.speaks:
             expires = self.remember(envelope.audio_id, spoken.text)
             await events.event(envelope.chunk({"audio": {"expires_at": expires}}))

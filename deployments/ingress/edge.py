@@ -8,10 +8,12 @@ import uuid
 import pydantic_core
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chroma_models.errors import StageUnavailable
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.errors import body_of, headers_of, is_fault, wire_of
 from deployments.ingress.hangup import HungUp
 from deployments.ingress.health import Health
+from deployments.ingress.sse import CONTENT_TYPE, event_of
 
 log = logging.getLogger(__name__)
 
@@ -45,28 +47,36 @@ class _Exchange:
         self._scope: Scope = {**scope, "request_id": self.request_id}
         self._body_left = b"transfer-encoding" in headers or headers.get(b"content-length", "0") != "0"
         self._waits = "expect" in {name.decode() for name in headers}  # for a 100 Continue, which the first read sends
-        self._status = 0
+        self._status = 0  # until the response has begun
+        self._streaming = False
 
     async def run(self, inner: ASGIApp) -> None:
         try:
             await inner(self._scope, self.receive, self.send)
         except HungUp:
             log.info("request %s: the client hung up", self.request_id)
+        except asyncio.CancelledError:
+            if not self._health.uncancel():
+                raise
+            await self._last_resort(StageUnavailable("The server is shutting down; please try again.", 1.0))
         except Exception as error:
             await self._last_resort(error)
         took_ms = (asyncio.get_running_loop().time() - self._began) * 1000
         log.info("request %s: %s %s in %.0f ms", self.request_id, self._scope["path"], self._status or "-", took_ms)
 
     async def _last_resort(self, error: Exception) -> None:
+        """The error as the response; in a stream that has begun, as its last event."""
         if is_fault(error):
             log.error("request %s failed", self.request_id, exc_info=error)
-        if self._status:
-            return  # begun, so all that is left is to end it short
-        body = pydantic_core.to_json(body_of(error, self.request_id))
-        headers = {"content-type": "application/json", "content-length": str(len(body)), **headers_of(error)}
-        start = {"type": "http.response.start", "status": wire_of(error).http}
-        await self.send({**start, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]})
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+        told = body_of(error, self.request_id)
+        if self._streaming:
+            await self.send({"type": "http.response.body", "body": event_of(told), "more_body": False})
+        elif not self._status:
+            body = pydantic_core.to_json(told)
+            headers = {"content-type": "application/json", "content-length": str(len(body)), **headers_of(error)}
+            start = {"type": "http.response.start", "status": wire_of(error).http}
+            await self.send({**start, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]})
+            await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def receive(self) -> Message:
         self._waits = False
@@ -78,6 +88,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            self._streaming = (b"content-type", CONTENT_TYPE) in message.get("headers", [])
             message = {**message, "headers": [*message.get("headers", []), *self._headers()]}
         elif not message.get("more_body", False) and self._body_left:
             await self._send({**message, "more_body": True})

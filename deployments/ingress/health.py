@@ -13,14 +13,15 @@ class Health:
         self.ready = False
         self.draining = False
         self.fingerprint = ""  # of weights and settings behind us
-        self._live = 0
+        self._live: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._cut = False
 
     @property
     def live(self) -> int:
         """Requests being answered."""
-        return self._live
+        return len(self._live)
 
     @property
     def system_fingerprint(self) -> str:
@@ -29,16 +30,32 @@ class Health:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Counts a request while the block runs."""
-        self._live += 1
+        """Counts the request of the current task while the block runs."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._live.add(task)
         self._idle.clear()
         try:
             yield
         finally:
-            self._live -= 1
+            self._live.discard(task)
             if not self._live:
                 self._idle.set()
 
     async def idle(self) -> None:
         """Returns when no request is being answered."""
         await self._idle.wait()
+
+    def cut(self) -> None:
+        """End every request that is being answered."""
+        self._cut = True
+        for task in self._live:
+            task.cancel()
+
+    def uncancel(self) -> bool:
+        """Whether the current task was cancelled by cut(), and may go on to say so."""
+        task = asyncio.current_task()
+        if not self._cut or task is None:
+            return False
+        task.uncancel()
+        return True

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import numpy as np
 import pydantic_core
 from starlette.types import Receive, Scope
 
@@ -13,7 +14,8 @@ from deployments.ingress.config import IngressConfig
 from deployments.ingress.errors import SlowRequest
 from deployments.ingress.hangup import HungUp
 
-_STRUCTURE = (b",", b":", b"[", b"{")
+_STRUCTURE = b",:[{"
+_COUNT_BLOCK = 1 << 20
 
 
 class BodyReader:
@@ -80,7 +82,7 @@ def parse_object(body: bytes, config: IngressConfig) -> dict[str, Any]:
 
     Raises InvalidRequest or TooLarge. Meant for a worker thread.
     """
-    if sum(body.count(mark) for mark in _STRUCTURE) > config.max_json_tokens:
+    if _tokens(body) > config.max_json_tokens:
         raise TooLarge("The request holds too many JSON values; send a shorter conversation.")
     try:
         parsed = pydantic_core.from_json(body, allow_inf_nan=False)
@@ -94,6 +96,15 @@ def parse_object(body: bytes, config: IngressConfig) -> dict[str, Any]:
     if layer:
         raise InvalidRequest(f"The request is nested deeper than {config.max_json_depth} levels.")
     return parsed
+
+
+def _tokens(body: bytes) -> int:
+    """Commas, colons and opening brackets, those in strings too. numpy counts without holding the interpreter."""
+    count = 0
+    for start in range(0, len(body), _COUNT_BLOCK):
+        block = np.frombuffer(body, np.uint8, min(_COUNT_BLOCK, len(body) - start), start)
+        count += sum(int(np.count_nonzero(block == mark)) for mark in _STRUCTURE)
+    return count
 
 
 def _inside(value: dict[str, Any] | list[Any]) -> list[Any]:

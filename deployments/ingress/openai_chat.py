@@ -108,12 +108,12 @@ class VoiceId(Shape):
 
 def _kind_of_voice(value: object) -> str:
     if isinstance(value, str):
-        return "name"
-    return "id" if isinstance(value, dict) and "id" in value else "reference"
+        return "by name"
+    return "by id" if isinstance(value, dict) and "id" in value else "by reference"
 
 
 Voice = Annotated[
-    Annotated[str, Tag("name")] | Annotated[VoiceId, Tag("id")] | Annotated[ReferenceVoice, Tag("reference")],
+    Annotated[str, Tag("by name")] | Annotated[VoiceId, Tag("by id")] | Annotated[ReferenceVoice, Tag("by reference")],
     Discriminator(_kind_of_voice),
 ]
 

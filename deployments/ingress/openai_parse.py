@@ -37,7 +37,8 @@ def parse_chat(body: Json, model_id: str) -> ChatRequest:
 def told(error: ValidationError, body: Json) -> InvalidRequest:
     """The first fault in OpenAI's words: a sentence and the parameter it is about."""
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = _path(fault["loc"], body)
+    loc, missing = fault["loc"], fault["type"] == "missing"
+    param = (_path(loc, body, missing) or _path(loc, body, missing, named=False) or "").lstrip(".")[:200]
     message = fault["msg"].rstrip(".")
     if fault["type"] == "extra_forbidden":
         return InvalidRequest(f"Unknown field '{param}'; leave it out.", param)
@@ -48,15 +49,22 @@ def told(error: ValidationError, body: Json) -> InvalidRequest:
     return InvalidRequest(f"Invalid value at '{param}': {message}.", param)
 
 
-def _path(loc: tuple[int | str, ...], body: object) -> str:
-    """pydantic's location without the names of union members, which the caller never wrote: messages[0].content."""
-    path = ""
-    here = body
-    for i, step in enumerate(loc):
-        if isinstance(step, int) and isinstance(here, list) and step < len(here):
-            path += f"[{step}]"
-            here = here[step]
-        elif isinstance(step, str) and isinstance(here, dict) and (step in here or i == len(loc) - 1):
-            path += f".{step}" if path else step
-            here = here.get(step)
-    return path[:200]
+def _path(loc: tuple[int | str, ...], here: object, missing: bool, named: bool = True) -> str | None:
+    """pydantic's location as the caller wrote it, messages[0].content: the names of union members are left out.
+
+    A step is taken where what was sent has it, else skipped; where both are possible, the way that leads on counts.
+    missing: the last step names a field that is not there. named: the last step has to be taken.
+    """
+    if not loc:
+        return ""
+    step, rest = loc[0], loc[1:]
+    taken: str | None = None
+    if isinstance(step, int):
+        if isinstance(here, list) and step < len(here):
+            taken = _path(rest, here[step], missing, named)
+        return None if taken is None else f"[{step}]{taken}"
+    if isinstance(here, dict) and (step in here or (missing and not rest)):
+        taken = _path(rest, here.get(step), missing, named)
+    if taken is not None:
+        return f".{step}{taken}"
+    return _path(rest, here, missing, named) if rest or not named else None

@@ -21,7 +21,7 @@ from deployments.ingress.config import IngressConfig
 log = logging.getLogger(__name__)
 
 POLL_S = 0.02
-CUT_S = 5.0  # for requests to end after they have been told to
+CUT_S = 2.0  # for requests to end after they have been told to
 
 
 class CannotListen(ChromaError):
@@ -94,6 +94,7 @@ class HttpServer:
             {idle, self._serving}, timeout=self._config.drain_wait_s, return_when=asyncio.FIRST_COMPLETED
         )
         idle.cancel()
+        self._app.health.cut()
         self._server.should_exit = True
         await asyncio.wait({self._serving}, timeout=2 * CUT_S)
         if not self._serving.done():

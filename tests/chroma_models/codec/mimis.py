@@ -29,7 +29,7 @@ SMALL = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mimi:
     """A Mimi in transformers, and the same weights as a checkpoint has them."""
 
@@ -52,7 +52,7 @@ class Mimi:
 
 
 def random_mimi(**changes: Any) -> Mimi:
-    """Layer scales are far above the usual start of 0.01, at which a wrong attention would hardly be heard."""
+    """Attention is sharp, and layer scales far above the usual start of 0.01: one lost key would be heard."""
     torch.manual_seed(1)
     config = MimiConfig(**{**SMALL, **changes})
     model = MimiModel(config).eval()
@@ -60,8 +60,12 @@ def random_mimi(**changes: Any) -> Mimi:
         for name, parameter in model.named_parameters():
             if name.endswith(".scale"):
                 parameter.uniform_(0.1, 0.4)
+            elif "_transformer" in name and parameter.ndim == 2:
+                sharp = 2.0 if re.search(r"\.[qk]_proj\.", name) else 1.0
+                parameter.normal_(std=sharp / parameter.shape[1] ** 0.5)
             elif "layernorm" in name:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        model.decoder.layers[-1].conv.weight.mul_(0.2)  # near -1..1
         for module in model.modules():
             if isinstance(module, MimiEuclideanCodebook):
                 module.embed_sum.normal_()
@@ -177,18 +181,19 @@ RENAMED = [
 
 def moshi_weights(weights: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
     """Names as moshi has them. Its rope turns neighbours, transformers' the two halves of a head."""
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        query = re.fullmatch(r"(.*)\.self_attn\.q_proj\.weight", name)
-        if query:
-            q, k, v = (weights[f"{query[1]}.self_attn.{part}_proj.weight"] for part in "qkv")
-            name, tensor = f"{query[1]}.self_attn.in_projs.0.weight", torch.cat([_pairs(q, heads), _pairs(k, heads), v])
-        elif re.search(r"\.[kv]_proj\.weight$", name):
-            continue
-        for pattern, new in RENAMED:
-            name = re.sub(pattern, new, name)
-        renamed[name] = tensor
-    return renamed
+    fused = dict(weights)
+    for name in weights:
+        if name.endswith("self_attn.q_proj.weight"):
+            place = name.removesuffix("q_proj.weight")
+            q, k, v = (fused.pop(f"{place}{part}_proj.weight") for part in "qkv")
+            fused[f"{place}in_projs.0.weight"] = torch.cat([_pairs(q, heads), _pairs(k, heads), v])
+    return {_moshi_name(name): tensor for name, tensor in fused.items()}
+
+
+def _moshi_name(name: str) -> str:
+    for pattern, new in RENAMED:
+        name = re.sub(pattern, new, name)
+    return name
 
 
 def _pairs(weight: Tensor, heads: int) -> Tensor:

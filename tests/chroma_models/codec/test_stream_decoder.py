@@ -86,7 +86,7 @@ def test_the_oracles_hear_every_position_of_the_window(mimi: Mimi) -> None:
     changed = codes.clone()
     changed[0, -124] = (changed[0, -124] + 1) % mimi.shape.codebook_size
     frame = slice(-FRAME_SAMPLES, None)
-    assert worst(mimi.offline(codes)[:, frame], mimi.offline(changed)[:, frame]) > 10 * CLOSE
+    assert worst(mimi.offline(codes)[:, frame], mimi.offline(changed)[:, frame]) > 100 * CLOSE
 
 
 def test_golden_waves(golden: Path) -> None:

@@ -33,7 +33,9 @@ def test_codes_are_the_first_eight_of_transformers(which: str, request: pytest.F
     assert np.array_equal(codes, expected.t().numpy())
 
 
-@pytest.mark.parametrize("samples", [1, 2, 1000, FRAME_SAMPLES - 1, FRAME_SAMPLES, FRAME_SAMPLES + 1, 9 * FRAME_SAMPLES])
+@pytest.mark.parametrize(
+    "samples", [1, 2, 1000, FRAME_SAMPLES - 1, FRAME_SAMPLES, FRAME_SAMPLES + 1, 9 * FRAME_SAMPLES]
+)
 def test_a_begun_frame_counts(mimi: Mimi, samples: int) -> None:
     assert encoder(mimi).encode(clip(samples)).shape == (-(-samples // FRAME_SAMPLES), CODEBOOKS)
 

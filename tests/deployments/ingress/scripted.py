@@ -86,6 +86,14 @@ def items(*script: Any) -> Script:
     return run
 
 
+async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+    """Waits for what only shows from outside; fails when it never comes."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not condition():  # what is waited for raises no event
+        assert asyncio.get_running_loop().time() < deadline, "what the test waits for did not happen"
+        await asyncio.sleep(0.005)
+
+
 class Scripted:
     """Follows `script` for every turn, or the one `by_word` has for the first word of a turn's last message."""
 
@@ -118,9 +126,6 @@ class Scripted:
         frames = -(-len(pcm) // 4 // FRAME_SAMPLES)
         return np.arange(8 * frames, dtype="<i2").tobytes()
 
-    async def all_closed(self, within_s: float = 5.0) -> bool:
-        """Whether every stream that was opened gets closed."""
-        deadline = asyncio.get_running_loop().time() + within_s
-        while self.open and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.005)
-        return not self.open
+    async def all_closed(self) -> None:
+        """Returns when every stream that was opened has been closed."""
+        await until(lambda: not self.open)

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from tests.deployments.ingress.conftest import Service, Start
-from tests.deployments.ingress.scripted import file_of, reply, spoken_pcm, tone
+from tests.deployments.ingress.scripted import file_of, reply, spoken_pcm, tone, until
 
 
 def with_rate(rate_hz: int) -> bytes:
@@ -71,13 +71,23 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "1 GHz": (heard(with_rate(10**9)), 400, "invalid_audio", AUDIO),
     "1 Hz": (heard(with_rate(1)), 400, "invalid_audio", AUDIO),
     "NaN samples": (heard(with_nan()), 400, "invalid_audio", AUDIO),
-    "infinite samples": (heard(file_of(np.full(16_000, np.inf, np.float32), 16_000, coding="FLOAT")), 400, "invalid_audio", AUDIO),
+    "infinite samples": (
+        heard(file_of(np.full(16_000, np.inf, np.float32), 16_000, coding="FLOAT")),
+        400,
+        "invalid_audio",
+        AUDIO,
+    ),
     "four channels": (heard(file_of(np.zeros((9_600, 4), np.int16), 48_000)), 400, "invalid_audio", AUDIO),
     "a 2-hour clip": (heard(flac_of_silence(7_200), "flac"), 413, "too_large", AUDIO),
     "a text file named .wav": (heard(b"Dear Sir or Madam,\n" * 50), 400, "invalid_audio", AUDIO),
     "a flac called wav": (heard(flac_of_silence(1)), 400, "invalid_audio", AUDIO),
     "odd pcm16": (heard(b"\0" * 9_601, "pcm16"), 400, "invalid_audio", AUDIO),
-    "an unknown input format": (heard(WAV, "aiff"), 400, "invalid_request", "messages[0].content[0].input_audio.format"),
+    "an unknown input format": (
+        heard(WAV, "aiff"),
+        400,
+        "invalid_request",
+        "messages[0].content[0].input_audio.format",
+    ),
     "a voice without transcript": (voice(CLIP, transcript=None), 400, "invalid_voice", "audio.voice.transcript"),
     "a voice with a blank transcript": (voice(CLIP, transcript=" "), 400, "invalid_voice", "audio.voice"),
     "a voice without clip": (voice(None), 400, "invalid_voice", "audio.voice.reference"),
@@ -115,6 +125,30 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
         "invalid_request",
         "messages[0].mood",
     ),
+    "a part that is unknown": (
+        {"messages": [{"role": "user", "content": [{"type": "smell"}]}]},
+        400,
+        "invalid_request",
+        "messages[0].content[0]",
+    ),
+    "a part without its text": (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        400,
+        "invalid_request",
+        "messages[0].content[0].text",
+    ),
+    "an unknown field of a part": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "mood": 1}]}]},
+        400,
+        "invalid_request",
+        "messages[0].content[0].mood",
+    ),
+    "a number for content": (
+        {"messages": [{"role": "user", "content": 5}]},
+        400,
+        "invalid_request",
+        "messages[0].content",
+    ),
     "tools": ({"tools": [{"type": "function"}]}, 400, "invalid_request", "tools"),
     "two choices": ({"n": 2}, 400, "invalid_request", "n"),
     "n that is true": ({"n": True}, 400, "invalid_request", "n"),
@@ -137,10 +171,10 @@ def check_shape(answer: httpx.Response, status: int, code: str, param: str | Non
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_bad_input_is_told_what_to_change(service: Service, name: str) -> None:
+async def test_bad_input_is_told_what_to_change(direct: Service, name: str) -> None:
     changes, status, code, param = BAD[name]
-    check_shape(await service.ask(**changes), status, code, param)
-    assert not service.speaker.turns
+    check_shape(await direct.ask(**changes), status, code, param)
+    assert not direct.speaker.turns
 
 
 RAW: dict[str, tuple[bytes, int, str]] = {
@@ -158,9 +192,9 @@ RAW: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("name", RAW)
-async def test_a_body_that_is_no_request_is_told_so(service: Service, name: str) -> None:
+async def test_a_body_that_is_no_request_is_told_so(direct: Service, name: str) -> None:
     body, status, code = RAW[name]
-    check_shape(await service.http.post("/v1/chat/completions", content=body), status, code, None)
+    check_shape(await direct.http.post("/v1/chat/completions", content=body), status, code, None)
 
 
 async def test_a_good_stream_is_untouched_by_bad_requests_beside_it(service: Service) -> None:
@@ -178,8 +212,7 @@ async def test_a_good_stream_is_untouched_by_bad_requests_beside_it(service: Ser
                         pcm += base64.b64decode(choice["delta"].get("audio", {}).get("data", ""))
 
     good = asyncio.create_task(listen())
-    while not service.speaker.open:
-        await asyncio.sleep(0.005)
+    await until(lambda: service.speaker.open > 0)
     answers = await asyncio.gather(*(service.ask(**changes) for changes, *_ in BAD.values()))
     assert not good.done()  # it was running all the while
     assert [a.status_code for a in answers] == [status for _, status, _, _ in BAD.values()]
@@ -189,7 +222,7 @@ async def test_a_good_stream_is_untouched_by_bad_requests_beside_it(service: Ser
     assert len(service.speaker.turns) == 1
 
 
-async def test_a_100_mb_body_is_refused_without_being_held(service: Service) -> None:
+async def test_a_100_mb_body_is_refused(service: Service) -> None:
     body = heard("A" * 100_000_000)
     with pytest.raises(openai.APIStatusError) as told:
         await service.openai.chat.completions.create(model="chroma", messages=body["messages"])
@@ -258,9 +291,9 @@ async def test_bodies_being_read_share_a_bound(start: Start) -> None:
     ],
 )
 async def test_wrong_routes_are_told_in_the_same_shape(
-    service: Service, method: str, path: str, status: int, code: str
+    direct: Service, method: str, path: str, status: int, code: str
 ) -> None:
-    answer = await service.http.request(method, path)
+    answer = await direct.http.request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["code"] == code
     assert ("allow" in answer.headers) == (status == 405)

@@ -16,7 +16,7 @@ import soundfile
 from chroma_models.types import Audio, Message, Text
 from tests.conftest import ROOT
 from tests.deployments.ingress.conftest import Service, Start
-from tests.deployments.ingress.scripted import FINGERPRINT, WORDS, file_of, reply, spoken_pcm, tone
+from tests.deployments.ingress.scripted import FINGERPRINT, WORDS, file_of, reply, spoken_pcm, tone, until
 
 QUESTION = ROOT / "tests" / "data" / "question.wav"
 
@@ -105,11 +105,9 @@ async def test_without_audio_asked_for_the_reply_is_text(service: Service) -> No
 
 
 @pytest.mark.parametrize(("form", "tolerance"), [("wav", 0), ("flac", 0), ("mp3", 1152), ("opus", 960), ("pcm16", 0)])
-async def test_every_format_decodes_back_to_the_length_of_the_reply(
-    service: Service, form: str, tolerance: int
-) -> None:
-    service.speaker.script = reply(frames=40)
-    answer = await service.openai.chat.completions.create(
+async def test_every_format_decodes_back_to_the_length_of_the_reply(direct: Service, form: str, tolerance: int) -> None:
+    direct.speaker.script = reply(frames=40)
+    answer = await direct.openai.chat.completions.create(
         **WHOLE, audio={"voice": "default", "format": form}, messages=[{"role": "user", "content": "hi"}]
     )
     audio = answer.choices[0].message.audio
@@ -160,51 +158,53 @@ async def test_history_names_an_earlier_reply_by_its_audio_id(service: Service) 
 
 async def test_the_whole_message_of_a_reply_can_be_sent_back(service: Service) -> None:
     audio = {"voice": "default", "format": "wav"}
-    one = await service.openai.chat.completions.create(**WHOLE, audio=audio, messages=[{"role": "user", "content": "a"}])
+    one = await service.openai.chat.completions.create(
+        **WHOLE, audio=audio, messages=[{"role": "user", "content": "a"}]
+    )
     echoed: Any = one.choices[0].message.model_dump()
     messages: Any = [{"role": "user", "content": "a"}, echoed, {"role": "user", "content": "b"}]
     await service.openai.chat.completions.create(**WHOLE, audio=audio, messages=messages)
     assert service.speaker.turns[1].messages[1].parts == (Text(SAID),)
 
 
-async def test_what_the_request_says_reaches_the_turn(service: Service) -> None:
+async def test_what_the_request_says_reaches_the_turn(direct: Service) -> None:
     changes = {"temperature": 0.7, "top_k": 5, "seed": -1, "max_completion_tokens": 9, "chroma": {"max_reply_s": 2.0}}
-    assert (await service.ask(**changes)).status_code == 200
-    turn = service.speaker.turns[0]
+    assert (await direct.ask(**changes)).status_code == 200
+    turn = direct.speaker.turns[0]
     assert (turn.sampling.temperature, turn.sampling.top_k, turn.sampling.seed) == (0.7, 5, 2**63 - 1)
     assert (turn.limits.max_text_tokens, turn.limits.max_reply_s, turn.limits.max_frames) == (9, 2.0, 25)
-    assert (await service.ask()).status_code == 200
-    plain = service.speaker.turns[1]
+    assert (await direct.ask()).status_code == 200
+    plain = direct.speaker.turns[1]
     assert (plain.sampling.temperature, plain.sampling.top_k) == (0.0, 50)  # the checkpoint's
     assert plain.sampling.seed != turn.sampling.seed
     assert plain.limits.max_reply_s == 60.0
 
 
-async def test_fields_that_change_nothing_are_read_past(service: Service) -> None:
-    answer = await service.ask(
+async def test_fields_that_change_nothing_are_read_past(direct: Service) -> None:
+    answer = await direct.ask(
         top_p=0.9, store=False, metadata={"a": "b"}, n=1, tools=[], stop=None, response_format={"type": "text"}
     )
     assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("reason", ["max_reply", "max_text_tokens", "positions"])
-async def test_a_reply_cut_by_a_limit_says_length(service: Service, reason: Any) -> None:
-    service.speaker.script = reply(reason=reason)
-    answer = (await service.ask()).json()
+async def test_a_reply_cut_by_a_limit_says_length(direct: Service, reason: Any) -> None:
+    direct.speaker.script = reply(reason=reason)
+    answer = (await direct.ask()).json()
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["chroma"]["finish"] == reason
 
 
 @pytest.mark.parametrize("form", ["wav", "mp3", "flac", "opus", "pcm16"])
-async def test_a_reply_without_a_frame_is_an_empty_file(service: Service, form: str) -> None:
-    service.speaker.script = reply(frames=0)
-    answer = await service.ask(audio={"voice": "default", "format": form})
+async def test_a_reply_without_a_frame_is_an_empty_file(direct: Service, form: str) -> None:
+    direct.speaker.script = reply(frames=0)
+    answer = await direct.ask(audio={"voice": "default", "format": form})
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["audio"]["transcript"] == ""
 
 
-async def test_codes_come_along_when_asked_for(service: Service) -> None:
-    answer = (await service.ask(chroma={"codes": True})).json()
+async def test_codes_come_along_when_asked_for(direct: Service) -> None:
+    answer = (await direct.ask(chroma={"codes": True})).json()
     codes = np.frombuffer(base64.b64decode(answer["chroma"]["codes"]), "<i2").reshape(-1, 8)
     assert codes[:, 0].tolist() == list(range(10))
 
@@ -224,9 +224,9 @@ async def test_a_reference_clip_is_encoded_once_however_many_ask_at_once(service
     assert service.speaker.turns[-1].voice.digest != service.speaker.turns[0].voice.digest
 
 
-async def test_the_built_in_voice_has_its_words_and_its_licence(service: Service) -> None:
-    await service.ask()
-    voice = service.speaker.turns[0].voice
+async def test_the_built_in_voice_has_its_words_and_its_licence(direct: Service) -> None:
+    await direct.ask()
+    voice = direct.speaker.turns[0].voice
     about = json.loads((ROOT / "deployments/ingress/voices/default.json").read_text())
     assert voice.transcript == about["transcript"]
     assert "CC0" in about["licence"]
@@ -272,8 +272,7 @@ async def test_more_turns_than_allowed_are_told_to_come_back(start: Start) -> No
     service = await start(max_concurrent=1)
     service.speaker.script = reply(frames=4, pause_s=0.3)
     first = asyncio.create_task(service.ask())
-    while not service.speaker.open:
-        await asyncio.sleep(0.005)
+    await until(lambda: service.speaker.open > 0)
     refused: httpx.Response = await service.ask()
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "overloaded"
