@@ -1,7 +1,7 @@
 """What crosses from stage to stage. Frozen, picklable, and free of torch and Ray."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,15 +32,27 @@ class Audio:
     encoding: Literal["int16", "float32"] = "int16"
 
     @property
+    def _dtype(self) -> np.dtype[Any]:
+        return np.dtype("<i2" if self.encoding == "int16" else "<f4")
+
+    @property
+    def count(self) -> int:
+        """Samples."""
+        return len(self.pcm) // self._dtype.itemsize
+
+    @property
     def seconds(self) -> float:
-        return len(self.pcm) / (2 if self.encoding == "int16" else 4) / LISTEN_RATE_HZ
+        return self.count / LISTEN_RATE_HZ
+
+    def newest(self, count: int) -> "Audio":
+        """The last samples, at most count of them (and at least one)."""
+        return Audio(self.pcm[-count * self._dtype.itemsize :], self.encoding)
 
     def samples(self) -> np.ndarray:
         """float32 [samples] in -1..1. Raises InvalidAudio for half a sample."""
-        dtype = np.dtype("<i2" if self.encoding == "int16" else "<f4")
-        if len(self.pcm) % dtype.itemsize:
+        if len(self.pcm) % self._dtype.itemsize:
             raise InvalidAudio(f"{len(self.pcm)} bytes are no whole number of {self.encoding} samples.")
-        samples = np.frombuffer(self.pcm, dtype)
+        samples = np.frombuffer(self.pcm, self._dtype)
         return samples.astype(np.float32) / 32768 if self.encoding == "int16" else samples
 
 

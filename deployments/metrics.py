@@ -24,9 +24,7 @@ class StageMetrics:
     totals      by name, what reads a count that only grows: {"steps": ...} becomes chroma_steps_total
     """
 
-    def __init__(
-        self, stage: str, slots_held: Callable[[], int] | None = None, **totals: Callable[[], float]
-    ) -> None:
+    def __init__(self, stage: str, slots_held: Callable[[], int] | None = None, **totals: Callable[[], float]) -> None:
         tags = {"stage": stage}
 
         def tagged(metric: Any) -> Any:

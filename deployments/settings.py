@@ -93,7 +93,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, path: Path | None = None, **overrides: Any) -> "Settings":
-        """Defaults, the YAML file, the environment, overrides: later ones win. Raises InvalidRequest with the reasons."""
+        """Defaults, the YAML file, the environment, overrides; later ones win. Raises InvalidRequest with reasons."""
         tree: dict[str, Any] = {}
         if path is not None:
             try:

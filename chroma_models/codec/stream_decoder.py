@@ -104,15 +104,13 @@ class StreamDecoder:
         """
         state = self._new_state(1)
         total = codes.shape[0]
-        codes = codes[-(self.reach_frames + 1) :]
+        codes = codes[-self.reach_frames :]
         if not len(codes):
             return state
         index = torch.zeros(1, dtype=torch.int64, device=codes.device)
+        # Where earlier frames were cut off, the first one is stretched without its neighbour: that is out of reach too.
         x = self._stretched(state, index, codes[None])[0]
         first = (total - len(codes)) * self._stretch.stride
-        if first:  # the frame before these is not known, so the positions that it touches are dropped
-            cut = self._stretch.history * self._stretch.stride
-            x, first = x[cut:], first + cut
         tail = self._transformer.span(state, x, first, self.reach_positions)
         self._convolved(state, index, tail[None])
         return state

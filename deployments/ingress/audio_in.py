@@ -16,7 +16,7 @@ import soxr
 from numpy.typing import NDArray
 
 from chroma_models.errors import InvalidAudio, TooLarge
-from chroma_models.types import LISTEN_RATE_HZ, SAMPLE_RATE_HZ
+from chroma_models.types import LISTEN_RATE_HZ, SAMPLE_RATE_HZ, Audio
 from deployments.ingress.config import AudioLimits
 from deployments.ingress.wav_header import check_wav
 
@@ -53,10 +53,21 @@ def encode_base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def question_pcm(data: bytes, form: InputFormat, limits: AudioLimits) -> bytes:
-    """A clip as the Reasoner hears it: int16 mono at 16 kHz. int16 mono input at 16 kHz passes bit for bit."""
+def question(data: bytes, form: InputFormat, limits: AudioLimits) -> Audio:
+    """A clip as the Reasoner hears it: mono at 16 kHz, where mono input at that rate passes bit for bit.
+
+    int16, but for a clip that comes at 16 kHz with finer steps (float or 24-bit): that one stays float32.
+    """
     samples = decode(data, form, LISTEN_RATE_HZ, limits)
-    return cast(bytes, np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes())
+    steps = np.clip(np.rint(samples * 32768.0), -32768, 32767)
+    if source_rate_hz(data, form) == LISTEN_RATE_HZ and not np.array_equal(steps, samples * 32768.0):
+        return Audio(samples.astype("<f4").tobytes(), "float32")
+    return Audio(steps.astype("<i2").tobytes())
+
+
+def source_rate_hz(data: bytes, form: InputFormat) -> int:
+    """The rate a clip was recorded at, for one that decode() took."""
+    return SAMPLE_RATE_HZ if form == "pcm16" else int(soundfile.info(io.BytesIO(data)).samplerate)
 
 
 def voice_pcm(data: bytes, form: InputFormat, limits: AudioLimits) -> bytes:

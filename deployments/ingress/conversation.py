@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from chroma_models.errors import InvalidAudio, TooLarge
 from chroma_models.types import LISTEN_RATE_HZ, Audio, Message, Text
-from deployments.ingress.audio_in import decode_base64, question_pcm
+from deployments.ingress.audio_in import decode_base64, question
 from deployments.ingress.config import AudioLimits
 from deployments.ingress.openai_chat import (
     AssistantMessage,
@@ -68,7 +68,7 @@ class _Budget:
 
     def __init__(self, limits: AudioLimits) -> None:
         self._limits = limits
-        self._bytes = int(limits.max_audio_s * LISTEN_RATE_HZ) * 2
+        self._samples = int(limits.max_audio_s * LISTEN_RATE_HZ)
         self._parts = limits.max_audio_parts
 
     def newest(self, index: int, message: UserMessage) -> tuple[Text | Audio, ...]:
@@ -77,10 +77,8 @@ class _Budget:
         for j, part in reversed(list(enumerate(_listed(message)))):
             if isinstance(part, TextPart):
                 parts.append(Text(part.text))
-            elif self._parts and self._bytes:
-                pcm = self._hear(index, j, part)[-self._bytes :]
-                self._take(pcm)
-                parts.append(Audio(pcm))
+            elif self._parts and self._samples:
+                parts.append(self._take(self._hear(index, j, part).newest(self._samples)))
         return tuple(reversed(parts))
 
     def whole(self, index: int, message: UserMessage) -> tuple[Text | Audio, ...] | None:
@@ -93,23 +91,23 @@ class _Budget:
             if isinstance(part, TextPart):
                 parts.append(Text(part.text))
                 continue
-            if not self._bytes:
+            if not self._samples:
                 return None
-            pcm = self._hear(index, j, part)
-            if len(pcm) > self._bytes:
+            audio = self._hear(index, j, part)
+            if audio.count > self._samples:
                 return None
-            self._take(pcm)
-            parts.append(Audio(pcm))
+            parts.append(self._take(audio))
         return tuple(parts)
 
-    def _take(self, pcm: bytes) -> None:
-        self._bytes -= len(pcm)
+    def _take(self, audio: Audio) -> Audio:
+        self._samples -= audio.count
         self._parts -= 1
+        return audio
 
-    def _hear(self, index: int, part_index: int, part: AudioPart) -> bytes:
+    def _hear(self, index: int, part_index: int, part: AudioPart) -> Audio:
         try:
             clip = part.input_audio
-            return question_pcm(decode_base64(clip.data), clip.format, self._limits)
+            return question(decode_base64(clip.data), clip.format, self._limits)
         except (InvalidAudio, TooLarge) as error:
             raise type(error)(error.message, f"messages[{index}].content[{part_index}].input_audio.data") from None
 

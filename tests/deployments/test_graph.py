@@ -45,9 +45,7 @@ async def test_two_hundred_cancelled_turns_leave_nothing(graph: Graph) -> None:
     async def one(http: httpx.AsyncClient) -> None:
         moment = rng.choice(["at once", "soon", "speaking"])
         pieces = rng.randint(1, 4)
-        task = asyncio.create_task(
-            graph.ask(http, leave=lambda heard: moment == "speaking" and heard.pieces >= pieces)
-        )
+        task = asyncio.create_task(graph.ask(http, leave=lambda heard: moment == "speaking" and heard.pieces >= pieces))
         if moment != "speaking":
             await asyncio.sleep(rng.uniform(0, 0.02) if moment == "at once" else rng.uniform(0.02, 0.3))
             task.cancel()

@@ -40,7 +40,8 @@ def scripted(
     voice = rng.integers(0, a.codebook_size, (int(rng.integers(1, 9)), CODEBOOKS)).astype(np.int16)
     transcript = rng.integers(0, a.text_vocab, int(rng.integers(1, 7))).tolist()
     count = int(rng.integers(1, 8))
-    tokens = [t for t in rng.integers(0, a.text_vocab, 64).tolist() if t != a.im_end][:count] + [a.im_end]
+    words = [t for t in rng.integers(0, a.text_vocab, 64).tolist() if t != a.im_end]
+    tokens = [*words[:count], a.im_end]
     rows = rng.standard_normal((len(tokens), a.backbone.hidden)).astype(np.float32)
     steps = [TextStep(i, t, rows[i].tobytes(), f"w{i}") for i, t in enumerate(tokens)]
     turn = Turn(

@@ -10,13 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chroma_models.errors import InvalidAudio, TooLarge
-from deployments.ingress.audio_in import BASE64_BLOCK, decode, decode_base64, question_pcm, voice_pcm
+from deployments.ingress.audio_in import BASE64_BLOCK, InputFormat, decode, decode_base64, question, voice_pcm
 from deployments.ingress.config import AudioLimits
 from tests.deployments.ingress.scripted import file_of, tone
 
 LIMITS = AudioLimits()
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(-32768, 32768, 8_000).astype(np.int16)
+
+
+def question_pcm(data: bytes, form: InputFormat, limits: AudioLimits) -> bytes:
+    """What is heard, in int16 steps."""
+    return np.rint(question(data, form, limits).samples() * 32768).clip(-32768, 32767).astype("<i2").tobytes()
+
+
+def test_finer_steps_than_int16_are_kept_at_the_native_rate_alone() -> None:
+    floats = RNG.normal(0, 0.1, 16_000).astype(np.float32)
+    audio = question(file_of(floats, 16_000, coding="FLOAT"), "wav", LIMITS)
+    assert np.array_equal(audio.samples(), floats)
+    assert question(file_of(NOISE, 16_000), "wav", LIMITS).encoding == "int16"
+    assert question(file_of(floats, 24_000, coding="FLOAT"), "wav", LIMITS).encoding == "int16"
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC"])
