@@ -11,7 +11,7 @@ from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.codec.voice_encoder import VoiceEncoder
 from chroma_models.config import CodecConfig, DecoderConfig, TorchConfig
 from chroma_models.decoder import DepthDecoder
-from chroma_models.engine.backbone_engine import SPARE_POSITIONS
+from chroma_models.engine.step import SPARE_POSITIONS
 
 EMBEDDING = "audio_embedding.embed_audio_tokens.weight"
 

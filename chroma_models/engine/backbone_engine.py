@@ -16,18 +16,16 @@ from torch import Tensor
 from chroma_models.backbone import Backbone, check_codes, codes_tensor
 from chroma_models.config import BackboneConfig
 from chroma_models.engine.decoder_engine import FrameDecoder
-from chroma_models.engine.kv_cache import KvCache
 from chroma_models.engine.outbox import Outbox
 from chroma_models.engine.row import Row, due
 from chroma_models.engine.slots import Slot, SlotPool
+from chroma_models.engine.step import FrameStep
 from chroma_models.errors import ChromaError, PromptTooLong, StageUnavailable
 from chroma_models.interleave import prompt_positions, segment_positions, spoken_steps
-from chroma_models.sampling import RowSampling, choose
-from chroma_models.types import CODEBOOKS, Finished, Frame, TextStep, Turn
+from chroma_models.types import Finished, Frame, TextStep, Turn
 
 log = logging.getLogger(__name__)
 
-SPARE_POSITIONS = 2  # padding of a mixed step is written past a row's end (KvCache.step)
 TICK_S = 0.08  # rows held for their lead are looked at this often, so that they wake together
 
 
@@ -49,12 +47,8 @@ class BackboneEngine:
 
     def __init__(self, backbone: Backbone, decoder: FrameDecoder, config: BackboneConfig, *, fused: bool) -> None:
         self.backbone, self.config = backbone, config
-        self._decoder = decoder
         self._max_in_flight = 1 if fused else config.half_batches
-        self._cache = KvCache(backbone.stack, config.slots, backbone.positions + SPARE_POSITIONS)
-        self._codes = torch.zeros((config.slots, CODEBOOKS), dtype=torch.int64, device=backbone.device)
-        self._input = torch.zeros((config.slots, 3, backbone.hidden), dtype=backbone.dtype, device=backbone.device)
-        self._book0 = torch.zeros(1, dtype=torch.int64, device=backbone.device)
+        self.step = FrameStep(backbone, decoder, config.slots)
         self._rows: dict[int, Row] = {}
         self._in_flight: deque[_Batch] = deque()
         self._pool = SlotPool(config.slots)
@@ -199,7 +193,7 @@ class BackboneEngine:
         assert row.prompt is not None
         started = time.perf_counter()
         chunk = row.prompt[: self.config.prefill_chunk]
-        self._cache.prefill(self.backbone.stack, row.slot.row, row.position, chunk)
+        self.step.prefill(row.slot.row, row.position, chunk)
         row.position += chunk.shape[0]
         row.prompt = row.prompt[chunk.shape[0] :] if chunk.shape[0] < row.prompt.shape[0] else None
         row.prefill_s += time.perf_counter() - started
@@ -207,42 +201,26 @@ class BackboneEngine:
         if row.prompt is None:
             row.idle_since = time.monotonic()
 
-    @torch.inference_mode()
     def _propose(self, rows: list[Row], now: float) -> None:
-        """Backbone and code 0 for some rows, ascending by slot; the rest of the frame is the decoder's."""
+        """Send some rows, ascending by slot, through the Backbone and on to the Decoder."""
         rows = [row for row in rows if not self._finish_if_over(row)]
         if not rows:
             return
         started = time.perf_counter()
-        backbone = self.backbone
-        counts = [row.segment for row in rows]
         steps = [row.steps.popleft() if row.pair_due else None for row in rows]
-        slots = [row.slot.row for row in rows]
-        x = self._input[: len(rows), : max(counts)]
-        if any(row.frame for row in rows):
-            x[:, 0] = backbone.codebooks.embed_frames(self._codes[slots])
-        paired = [i for i, step in enumerate(steps) if step is not None]
-        if paired:
-            pairs = backbone.embed_pairs([step for step in steps if step is not None])
-            begin = torch.tensor([counts[i] - 2 for i in paired], device=backbone.device)
-            index = torch.tensor(paired, device=backbone.device)
-            x[index, begin], x[index, begin + 1] = pairs[:, 0], pairs[:, 1]
-        hidden = self._cache.step(backbone.stack, slots, [row.position for row in rows], x, counts)
-        sampling = RowSampling.of([row.turn.sampling for row in rows], [row.frame for row in rows], backbone.device)
-        noise = sampling.noise(self._book0, backbone.architecture.codebook_size)
-        code0 = choose(backbone.logits(hidden), sampling, None if noise is None else noise[:, 0])
-        for row, count, step in zip(rows, counts, steps, strict=True):
-            row.position += count
-            row.in_flight = True
-            if step is not None and step.token == backbone.architecture.im_end:
-                row.text_ended = True
-            if row.idle_since is not None:
-                row.waited_s += now - row.idle_since
-                row.idle_since = None
-        self._in_flight.append(_Batch(rows, self._decoder.complete(hidden, code0, sampling), steps, started))
+        codes = self.step.propose(
+            [row.slot.row for row in rows],
+            [row.position for row in rows],
+            [row.frame for row in rows],
+            steps,
+            [row.turn.sampling for row in rows],
+        )
+        for row, step in zip(rows, steps, strict=True):
+            row.proposed(step, self.backbone.architecture.im_end, now)
+        self._in_flight.append(_Batch(rows, codes, steps, started))
 
     def _commit(self, batch: _Batch) -> None:
-        """Take a batch's codes: into the device buffer that feeds the next step, and out to each turn."""
+        """Take a batch's codes: into the buffer that feeds the next step, and out to each turn."""
         for row in batch.rows:
             row.in_flight = False
         try:
@@ -252,25 +230,19 @@ class BackboneEngine:
         alive = [i for i, row in enumerate(batch.rows) if self._rows.get(row.slot.row) is row]
         if not alive:
             return
-        slots = [batch.rows[i].slot.row for i in alive]
-        self._codes[slots] = codes if len(alive) == len(batch.rows) else codes[alive]
-        host = codes.to("cpu", torch.int16)
-        listed, packed = host.tolist(), host.numpy()
+        mine = codes if len(alive) == len(batch.rows) else codes[alive]
+        host = self.step.commit([batch.rows[i].slot.row for i in alive], mine)
         elapsed, now = time.perf_counter() - batch.started, time.monotonic()
-        for i in alive:
+        eos = self.backbone.architecture.codebook_eos
+        for i, frame in zip(alive, host, strict=True):
             row = batch.rows[i]
             row.step_s += elapsed
-            eos = self.backbone.architecture.codebook_eos
-            over = all(code == eos for code in listed[i][:-1])
-            if not (over and listed[i][-1] == eos):  # a frame of zeros alone is not speech and is dropped
-                self._mail.append((row.slot, Frame(row.frame, packed[i].tobytes(), batch.steps[i])))
-                row.frame += 1
-                if row.started_at is None:
-                    row.started_at, row.started_frame = now, row.frame - 1
+            over = bool((frame[:-1] == eos).all())
+            if not (over and frame[-1] == eos):  # a frame of zeros alone is not speech and is dropped
+                self._mail.append((row.slot, Frame(row.frame, frame.tobytes(), batch.steps[i])))
+                row.spoke(now)
             if over:
-                self._finish(row, row.finished("end_of_speech", 0))
-            elif row.pair_due and not row.steps:
-                row.idle_since = now
+                self._finish(row, row.finished("end_of_speech"))
             self._finish_if_over(row)
         self.steps += 1
         self.step_rows += len(alive)
@@ -282,7 +254,7 @@ class BackboneEngine:
         reason = row.end_reason(self.backbone.positions)
         if reason is None:
             return False
-        self._finish(row, row.finished(reason, 0))
+        self._finish(row, row.finished(reason))
         return True
 
     def _finish(self, row: Row, finished: Finished) -> None:
@@ -322,7 +294,7 @@ class BackboneEngine:
                 row.frame = row.started_frame = len(frames)
                 im_end = self.backbone.architecture.im_end
                 row.text_ended = any(step.token == im_end for step in spoken_steps(frames))
-                self._codes[slot.row] = codes_tensor(frames[-1].codes, self.backbone.device)[0]
+                self.step.set_codes(slot.row, codes_tensor(frames[-1].codes, self.backbone.device)[0])
             self._rows[slot.row] = row
         except Exception as error:  # this turn's own input is at fault; nobody else notices
             self._mail.append((slot, self._typed(error, "The Backbone could not begin the turn.")))

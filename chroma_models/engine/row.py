@@ -67,13 +67,30 @@ class Row:
             return "positions"
         return None
 
-    def finished(self, reason: FinishReason, text_tokens: int) -> Finished:
+    def proposed(self, step: TextStep | None, im_end: int, now: float) -> None:
+        """The row's next segment is on its way."""
+        self.position += segment_positions(self.frame, step is not None)
+        self.in_flight = True
+        self.text_ended = self.text_ended or (step is not None and step.token == im_end)
+        if self.idle_since is not None:
+            self.waited_s += now - self.idle_since
+            self.idle_since = None
+
+    def spoke(self, now: float) -> None:
+        """A frame is out."""
+        if self.started_at is None:
+            self.started_at, self.started_frame = now, self.frame
+        self.frame += 1
+        if self.pair_due and not self.steps:
+            self.idle_since = now
+
+    def finished(self, reason: FinishReason) -> Finished:
         timing = {
             "backbone.prefill": self.prefill_s,
             "backbone.steps": self.step_s,
             "backbone.text_wait": self.waited_s,
         }
-        return Finished(reason, Usage(text_tokens=text_tokens, frames=self.frame), timing)
+        return Finished(reason, Usage(frames=self.frame), timing)
 
 
 def due(rows: Sequence[Row], now: float, max_lead_s: float) -> list[Row]:

@@ -248,18 +248,18 @@ async def test_a_failing_decoder_ends_its_turns_and_the_loop_lives_on(
 
     s = scripted(checkpoint, reference, 11)
     async with running(checkpoint) as engine:
-        healthy = engine._decoder
+        healthy = engine.step.decoder
 
         class Broken:
             def complete(self, *_: object) -> "torch.futures.Future[torch.Tensor]":
                 raise RuntimeError("device lost")
 
-        engine._decoder = Broken()  # type: ignore[assignment]
+        engine.step.decoder = Broken()  # type: ignore[assignment]
         with pytest.raises(StageUnavailable) as failure:
             await collect(engine, s)
         assert "device lost" in str(failure.value.__cause__)
         assert "device lost" not in failure.value.message
-        engine._decoder = healthy
+        engine.step.decoder = healthy
         got, _ = await collect(engine, s)
         check(got, s)
         assert engine.slots_held == 0
