@@ -157,6 +157,7 @@ class Admitted:
     """First item of every stream: the stage, and every stage before it, holds a slot for the turn."""
 
     fingerprint: str
+    prompt_tokens: int = 0  # of the Reasoner's prompt, where the stage knows it
 
 
 FinishReason = Literal["end_of_speech", "max_reply", "max_text_tokens", "positions", "cancelled"]

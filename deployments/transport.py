@@ -13,6 +13,7 @@ ENVIRONMENT = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
     "RAY_AUTH_MODE": "disabled",  # a leftover token file in the home directory must not turn token mode on
     "RAY_USAGE_STATS_ENABLED": "0",
+    "TRANSFORMERS_VERBOSITY": "error",  # it warns of ids in parts of the config that nobody uses
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a replica that asks for no GPU leaves CUDA_VISIBLE_DEVICES alone
 }
 

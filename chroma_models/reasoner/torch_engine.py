@@ -104,7 +104,7 @@ class TorchReasoner:
         if not reply.over:  # else nothing is to come, and no slot is needed
             self._admit(Row(await self._slots.acquire(turn.id, self.config.admit_timeout_s), reply, features))
         try:
-            yield Admitted(self.fingerprint)
+            yield Admitted(self.fingerprint, len(prompt.ids))
             while not isinstance(item := await reply.take(), Finished):
                 yield item
             yield item

@@ -68,6 +68,7 @@ def engine_args(config: ReasonerConfig, torch_config: TorchConfig, folder: Path)
 def prepare_environment(torch_config: TorchConfig) -> None:
     """Before vLLM is imported; what an operator has set stands."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # our own progress lines say what an operator needs
     # The stages share the cores of a CPU machine: pinned to one core, this one would wait for its neighbours.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     if torch_config.threads is not None:

@@ -141,7 +141,7 @@ class VllmReasoner:
         if not reply.over:  # else nothing is to come, and no slot is needed
             pump = self._admit(reply, await self._slots.acquire(turn.id, self.config.admit_timeout_s))
         try:
-            yield Admitted(self.fingerprint)
+            yield Admitted(self.fingerprint, len(prompt.ids))
             while not isinstance(item := await reply.take(), Finished):
                 yield item
             yield item

@@ -92,6 +92,7 @@ class _Text:
         self._task: asyncio.Task[None] | None = None
         self._admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._end: Finished | None = None
+        self._prompt_tokens = 0
 
     async def open(self, after: Sequence[int]) -> None:
         """Returns when the Reasoner has admitted the turn; raises what it raises instead."""
@@ -107,6 +108,7 @@ class _Text:
             ) as items:
                 async for item in items:
                     if isinstance(item, Admitted):
+                        self._prompt_tokens = item.prompt_tokens
                         self._admit()
                     elif isinstance(item, Finished):
                         self._end = item
@@ -135,7 +137,7 @@ class _Text:
         usage, timing = Usage(), {}
         if self._end is not None:
             usage, timing = self._end.usage, self._end.timing
-        usage = replace(usage, text_tokens=delivered, frames=end.usage.frames)
+        usage = replace(usage, prompt_tokens=self._prompt_tokens, text_tokens=delivered, frames=end.usage.frames)
         return Finished(end.reason, usage, {**timing, **end.timing})
 
     async def aclose(self) -> None:

@@ -132,3 +132,17 @@ def _take(heard: Heard, event: dict[str, Any]) -> None:
         if audio.get("data"):
             heard.pieces += 1
             heard.pcm += base64.b64decode(audio["data"])
+
+
+async def exported(http: httpx.AsyncClient, *names: str) -> str:
+    """Ray's metrics page once it holds all the names; it lags behind by its reporting interval."""
+    import ray
+
+    node = ray.nodes()[0]
+    for _ in range(100):
+        text = (await http.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")).text
+        missing = [name for name in names if name not in text]
+        if not missing:
+            return text
+        await asyncio.sleep(0.3)
+    raise AssertionError(f"not exported: {missing}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from tests.deployments.graph import Graph
+from tests.deployments.graph import Graph, exported
 from tests.deployments.test_graph import client
 
 pytestmark = [pytest.mark.serve, pytest.mark.vllm]
@@ -53,4 +53,12 @@ async def test_the_server_says_what_the_reference_says(golden_graph: Graph, gold
         pcm = np.frombuffer(heard.pcm, np.int16) / 32768
         expected = np.clip(want["out.audio"].flatten().numpy(), -1, 1)
         assert np.abs(pcm - expected).max() < 1e-4 + 1 / 32768
+        assert heard.usage["prompt_tokens"] == want["in.thinker_input_ids"].shape[1]
     await golden_graph.idle()
+
+
+async def test_vllm_tells_its_own_metrics_through_ray(golden_graph: Graph) -> None:
+    async with client() as http:
+        await golden_graph.ask(http)
+        text = await exported(http, "vllm", "chroma_slots_held")
+    assert "generation_tokens" in text

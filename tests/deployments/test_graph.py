@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.deployments.graph import Graph, Heard
+from tests.deployments.graph import Graph, Heard, exported
 
 pytestmark = pytest.mark.serve
 
@@ -94,18 +94,10 @@ async def test_a_refused_turn_harms_no_other(graph: Graph) -> None:
 
 
 async def test_stages_export_their_metrics(graph: Graph) -> None:
-    import ray
-
     async with client() as http:
         await graph.ask(http)
-        port = ray.nodes()[0]["MetricsExportPort"]
-        host = ray.nodes()[0]["NodeManagerAddress"]
-        wanted = ["chroma_turns_total", "chroma_slots_held", "chroma_steps_total", "chroma_first_item_seconds"]
-        for _ in range(100):
-            text = (await http.get(f"http://{host}:{port}/metrics")).text
-            if all(name in text for name in wanted):
-                break
-            await asyncio.sleep(0.3)
+        text = await exported(
+            http, "chroma_turns_total", "chroma_slots_held", "chroma_steps_total", "chroma_first_item_seconds"
+        )
         for stage in ("codec", "backbone", "reasoner"):
             assert f'stage="{stage}"' in text
-        assert all(name in text for name in wanted)
