@@ -99,7 +99,7 @@ class Settings(BaseSettings):
             try:
                 tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
             except (OSError, yaml.YAMLError) as error:
-                raise InvalidRequest(f"Settings file {path} cannot be read: {error}.") from error
+                raise InvalidRequest(f"Settings file {path} cannot be read: {' '.join(str(error).split())}.") from error
             if not isinstance(tree, dict):
                 raise InvalidRequest(f"Settings file {path} holds no mapping.")
         try:

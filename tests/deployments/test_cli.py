@@ -1,0 +1,90 @@
+"""A mistake on the command line is one line that says how to mend it, and exit code 2."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.graph import QUESTION
+
+CHROMA = Path(sys.executable).parent / "chroma"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([CHROMA, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+
+
+def refused(*arguments: object, saying: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert saying in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
+    refused("serve", "--checkpoint", tmp_path, saying="config.json")
+
+
+def test_a_broken_checkpoint_is_refused_before_anything_starts(tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    refused("serve", "--checkpoint", tmp_path, saying="model.safetensors")
+
+
+def test_a_port_that_is_taken(tiny: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        refused("serve", "--checkpoint", tiny, "--port", port, saying=f"Port {port} is taken")
+
+
+@pytest.mark.parametrize(
+    ("tree", "saying"),
+    [
+        ("models: {backbone: {slot: 3}}", "models.backbone.slot"),
+        ("serving: {limits: {max_lead_s: -1}}", "serving.limits.max_lead_s"),
+        ("[1, 2]", "no mapping"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_settings_that_are_wrong(tmp_path: Path, tree: str, saying: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(tree)
+    refused("serve", "--settings", file, saying=saying)
+
+
+def test_asking_nobody_and_asking_with_nothing(tmp_path: Path) -> None:
+    refused("ask", QUESTION, "--url", "http://127.0.0.1:9", "--out", tmp_path / "r.wav", saying="chroma serve")
+    refused("ask", tmp_path / "none.wav", saying="cannot be read")
+    refused("ask", tmp_path / "notes.txt", saying="wav, mp3, flac")
+    refused("ask", QUESTION, "--voice", QUESTION, saying="--transcript")
+
+
+def test_parity_needs_goldens_and_tells_a_difference(tmp_path: Path, golden: Path) -> None:
+    refused("parity", tmp_path, saying="meta.json")
+    copy = tmp_path / "golden"
+    copy.mkdir()
+    for file in golden.iterdir():
+        (copy / file.name).symlink_to(file)
+    meta = json.loads((golden / "meta.json").read_text())
+    meta["prompt_texts"] = ["Other words."] * 2
+    (copy / "meta.json").unlink()
+    (copy / "meta.json").write_text(json.dumps(meta))
+    done = run("parity", copy, "--reasoner", "torch", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "DIFFERS" in done.stdout
+    written = {"b1_row0", "b1_row1", "b2", "teacher_forced", "codec", "alt_positions_0to7"}
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == written
+
+
+def test_parity_is_exact_on_the_torch_reasoner(golden: Path) -> None:
+    done = run("parity", golden, "--reasoner", "torch")
+    assert done.returncode == 0, done.stdout
+    assert "19 of 19 tensors agree" in done.stdout

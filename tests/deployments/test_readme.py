@@ -1,0 +1,112 @@
+"""What the README says is so: its commands, its tree, its settings, its examples."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import typer.main
+import yaml
+
+from deployments.cli.main import app
+from deployments.settings import Settings
+from tests.conftest import ROOT
+from tests.deployments.graph import QUESTION, Graph
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LOCAL = "http://127.0.0.1:8000"
+
+
+def blocks(kind: str) -> list[str]:
+    """The fenced blocks of one language, or of none."""
+    fences = re.split(r"^```(.*)\n", README, flags=re.MULTILINE)  # prose, language, block, "", prose, ...
+    return [block for language, block in zip(fences[1::4], fences[2::4], strict=True) if language == kind]
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("make ", "chroma "))]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_exists_with_its_options(line: str) -> None:
+    words = shlex.split(line)
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        variables = re.findall(r"^([A-Z]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert words[1] in targets
+        assert all(word.split("=")[0] in variables for word in words[2:])
+        return
+    group = typer.main.get_command(app)
+    command = group.commands[words[1]]  # type: ignore[attr-defined]
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words[2:] if word.startswith("--")} <= options
+
+
+def test_the_tree_is_the_tree() -> None:
+    tree = next(block for block in blocks("") if "what crosses from stage to stage" in block)
+    folder = Path()
+    named: set[str] = set()
+    for line in tree.splitlines():
+        entry = line.strip().split("  ")[0]
+        for name in entry.split():
+            path = folder / name if line.startswith("  ") else Path(name)
+            assert (ROOT / path).exists(), path
+            named.add(str(path))
+        if not line.startswith(" "):
+            folder = Path(entry)
+    for part in ("chroma_models", "deployments"):
+        for path in (ROOT / part).iterdir():
+            if path.name not in ("__init__.py", "__pycache__"):
+                assert str(path.relative_to(ROOT)) in named, path
+
+
+def test_the_settings_shown_are_settings(tmp_path: Path) -> None:
+    shown = next(block for block in blocks("yaml"))
+    file = tmp_path / "settings.yaml"
+    file.write_text(shown)
+    loaded = Settings.load(file).model_dump()
+    defaults = Settings.load().model_dump()
+    tree = yaml.safe_load(shown)
+    for part in ("models", "serving"):  # shown with their defaults; scale is an example
+        for stage, fields in tree[part].items():
+            assert loaded[part][stage] == defaults[part][stage], (part, stage, fields)
+
+
+@pytest.mark.serve
+def test_the_python_example_hears_a_reply(graph: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "question.wav").write_bytes(QUESTION.read_bytes())
+    example = next(block for block in blocks("python")).replace(LOCAL, graph.url)
+    script = tmp_path / "example.py"
+    script.write_text(example + "\nopen('reply.pcm', 'wb').write(pcm)\n")
+    subprocess.run([sys.executable, script], check=True, timeout=120)
+    samples = np.frombuffer((tmp_path / "reply.pcm").read_bytes(), np.int16)
+    assert len(samples) == 4 * 24_000
+    assert samples.std() > 0
+
+
+@pytest.mark.serve
+def test_the_curl_example_brings_a_wav(graph: Graph) -> None:
+    line = next(block for block in blocks("bash") if block.startswith("curl")).replace(LOCAL, graph.url)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=True)
+    message = httpx.Response(200, text=done.stdout).json()["choices"][0]["message"]
+    assert message["audio"]["transcript"]
+    assert message["audio"]["data"].startswith("UklGR")  # RIFF
+
+
+@pytest.mark.serve
+def test_ask_writes_a_reply_in_the_voice_of_a_clip(graph: Graph, tmp_path: Path) -> None:
+    out = tmp_path / "reply.wav"
+    chroma = Path(sys.executable).parent / "chroma"
+    voice = ["--voice", str(QUESTION), "--transcript", "What is the weather like?"]
+    arguments = [chroma, "ask", str(QUESTION), *voice, "--out", str(out), "--url", graph.url, "--max-reply-s", "1"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=True)
+    assert "first audio" in done.stdout
+    assert "RTF" in done.stdout
+    assert "codec.decode" in done.stdout
+    assert out.stat().st_size == 44 + 12 * 1920 * 2  # whole frames, no longer than asked
