@@ -2,7 +2,8 @@
 # driver comes from the node, CUDA's libraries from the wheels, so a plain Python image is base enough.
 #
 #   docker build -t chroma-serve .
-#   docker run --gpus all -p 8000:8000 --shm-size 8g chroma-serve chroma serve --checkpoint FlashLabs/Chroma-4B
+#   docker run --gpus all -p 8000:8000 --shm-size 8g chroma-serve \
+#     chroma serve --host 0.0.0.0 --checkpoint FlashLabs/Chroma-4B
 FROM python:3.11-slim-bookworm
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
