@@ -91,3 +91,9 @@ class CheckpointError(ChromaError):
     """The weights are not what the configuration says: names what is missing, left over or wrongly shaped."""
 
     code = "bad_checkpoint"
+
+
+class InvalidCodes(ChromaError):
+    """Codes that Mimi has no vectors for, or frames of another shape. Nothing a client sends causes this."""
+
+    code = "invalid_codes"

@@ -15,16 +15,10 @@ from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.codec.voice_encoder import VoiceEncoder
 from chroma_models.config import CodecConfig
 from chroma_models.engine.slots import Slot, SlotPool
-from chroma_models.errors import ChromaError, InvalidVoice, Overloaded, StageUnavailable
+from chroma_models.errors import InvalidCodes, InvalidVoice, Overloaded, StageUnavailable
 from chroma_models.types import CODEBOOKS, SAMPLE_RATE_HZ
 
 T = TypeVar("T")
-
-
-class InvalidCodes(ChromaError):
-    """Codes that Mimi has no vectors for, or frames of another shape. Nothing a client sends causes this."""
-
-    code = "invalid_codes"
 
 
 class CodecEngine:

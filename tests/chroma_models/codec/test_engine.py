@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from chroma_models.codec.engine import CodecEngine, InvalidCodes
+from chroma_models.codec.engine import CodecEngine
 from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.codec.voice_encoder import VoiceEncoder
 from chroma_models.config import CodecConfig
 from chroma_models.engine.slots import Slot
-from chroma_models.errors import InvalidVoice, Overloaded, StageUnavailable
+from chroma_models.errors import InvalidCodes, InvalidVoice, Overloaded, StageUnavailable
 from chroma_models.types import CODEBOOKS, FRAME_SAMPLES
 from tests.chroma_models.codec.mimis import Mimi
 

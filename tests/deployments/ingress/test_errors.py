@@ -39,6 +39,7 @@ HTTP = {
     "TurnTimeout": 504,
     "CheckpointError": 500,
     "CannotListen": 500,
+    "InvalidCodes": 500,
     "ChromaError": 500,
 }
 
@@ -50,7 +51,7 @@ def test_every_error_has_a_row_for_every_protocol(kind: type[ChromaError]) -> No
     assert row.grpc in grpc.StatusCode.__members__
     assert row.kind
     assert row.told == (row.http != 500)
-    if kind.__name__ not in ("CheckpointError", "CannotListen", "ChromaError"):
+    if kind.__name__ not in ("CheckpointError", "CannotListen", "InvalidCodes", "ChromaError"):
         assert row is not WIRE[ChromaError], "a refusal needs a row of its own or of its parent's"
 
 
