@@ -16,7 +16,7 @@ class TorchConfig(Config):
 
     device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto takes CUDA where there is one
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
-    threads: PositiveInt | None = None  # intra-op threads of this process; None leaves torch's default
+    threads: PositiveInt | None = None  # intra-op threads of one stage; None: a quarter of the cores on a CPU
 
 
 class TurnLimits(Config):

@@ -1,5 +1,7 @@
 """From a checkpoint to the parts of one stage, on that stage's device."""
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from chroma_models.config import CodecConfig, DecoderConfig, TorchConfig
 from chroma_models.decoder import DepthDecoder
 from chroma_models.engine.step import SPARE_POSITIONS
 
+STAGES = 4  # models at work on one machine
 EMBEDDING = "audio_embedding.embed_audio_tokens.weight"
 
 
@@ -28,9 +31,22 @@ def dtype_of(config: TorchConfig) -> torch.dtype:
     return torch.float32 if config.dtype == "float32" else torch.bfloat16
 
 
+def threads_of(config: TorchConfig) -> int | None:
+    """Intra-op threads of one stage; None leaves them as they are, since a GPU does the work.
+
+    On a CPU the four stages share the machine. Were each to take every core, as torch does by itself, their OpenMP
+    teams would wait for one another at every operator: a step was seen to take ten times as long.
+    """
+    if config.threads is not None or device_of(config).type != "cpu":
+        return config.threads
+    return max(1, len(os.sched_getaffinity(0)) // STAGES)
+
+
 def set_threads(config: TorchConfig) -> None:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    """For the calling process, and for threads that have not run torch yet."""
+    threads = threads_of(config)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def load_codebooks(checkpoint: Checkpoint, owner: str, config: TorchConfig) -> Codebooks:

@@ -11,7 +11,7 @@ import torch
 from chroma_models.checkpoint.architecture import read_json
 from chroma_models.checkpoint.weights import INDEX, SINGLE, Checkpoint
 from chroma_models.config import ReasonerConfig, TorchConfig
-from chroma_models.loading import device_of, dtype_of
+from chroma_models.loading import device_of, dtype_of, threads_of
 from chroma_models.reasoner.vllm_plugin import ARCHITECTURE
 
 MM_CACHE_GB = 0.25  # processed audio kept for the next turn of its conversation; vLLM's 4 GiB would look like a leak
@@ -66,10 +66,11 @@ def engine_args(config: ReasonerConfig, torch_config: TorchConfig, folder: Path)
 
 
 def prepare_environment(torch_config: TorchConfig) -> None:
-    """Before vLLM is imported; what an operator has set stands."""
+    """Before vLLM is imported."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # our own progress lines say what an operator needs
     # The stages share the cores of a CPU machine: pinned to one core, this one would wait for its neighbours.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    if torch_config.threads is not None:
-        os.environ.setdefault("OMP_NUM_THREADS", str(torch_config.threads))
+    threads = threads_of(torch_config)
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # Ray has set it too, to what its scheduler counts

@@ -16,7 +16,7 @@ from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.engine.slots import Slot, SlotPool
 from chroma_models.errors import ChromaError, StageUnavailable
-from chroma_models.loading import dtype_of
+from chroma_models.loading import device_of, dtype_of
 from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.reasoner.reply import Reply
 from chroma_models.reasoner.row_check import RowCheck, row_bytes
@@ -82,6 +82,10 @@ class VllmReasoner:
         config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
         processor = "RunnerV2TextNoise" if config.use_v2_model_runner else "TextNoise"
         config.model_config.logits_processors = [f"chroma_models.reasoner.vllm_sampling:{processor}"]
+        if device_of(self._torch).type == "cpu":
+            # vLLM puts a lone CPU worker in a process of its own, to pin its threads, and then the engine spins on a
+            # whole core while it waits for it. Nothing is pinned here, so the engine does the work itself.
+            config.parallel_config.distributed_executor_backend = "uni"
         self._llm = AsyncLLM.from_vllm_config(config, stat_loggers=self._stat_loggers, disable_log_stats=True)
 
     async def stop(self) -> None:

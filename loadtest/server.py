@@ -1,0 +1,66 @@
+"""A server of our own to measure: a checkpoint of random weights, and `chroma serve` on a free port."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+CHROMA = Path(sys.executable).with_name("chroma")
+READY_TIMEOUT_S = 300.0
+DRAIN_TIMEOUT_S = 60.0
+
+
+class NoServer(Exception):
+    """The server did not start; the message ends with the last of what it said."""
+
+
+def random_checkpoint(folder: Path, size: str = "tiny") -> Path:
+    """Made once, with random weights in the real layout."""
+    if not (folder / "config.json").exists():
+        subprocess.run([CHROMA, "make-checkpoint", str(folder), "--size", size], check=True)
+    return folder
+
+
+@contextlib.contextmanager
+def serving(checkpoint: Path, log: Path, **environment: str) -> Iterator[str]:
+    """The URL of a graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused"."""
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(CHROMA), "serve", "--checkpoint", str(checkpoint), "--port", str(port)]
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+    try:
+        _wait_ready(url, process, log)
+        yield url
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(DRAIN_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    ends_at = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < ends_at and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", timeout=2.0).status_code == 200:
+                return
+        time.sleep(0.3)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise NoServer(f"`chroma serve` did not become ready within {READY_TIMEOUT_S:g} s:\n{tail}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
