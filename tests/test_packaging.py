@@ -156,7 +156,9 @@ def test_a_failed_install_says_what_to_do(installer: Installer, environment: dic
 
 def test_the_environment_is_what_its_lock_says() -> None:
     """In a process of its own: setuptools, once imported, puts its own copies of packages on the path."""
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "check_lock.py"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "check_lock.py"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
