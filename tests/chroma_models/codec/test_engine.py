@@ -2,110 +2,15 @@
 
 import asyncio
 import random
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from chroma_models.codec.engine import CodecEngine
-from chroma_models.codec.stream_decoder import StreamDecoder
-from chroma_models.codec.voice_encoder import VoiceEncoder
-from chroma_models.config import CodecConfig
-from chroma_models.engine.slots import Slot
-from chroma_models.errors import InvalidCodes, InvalidVoice, Overloaded, StageUnavailable
+from chroma_models.errors import InvalidCodes, Overloaded, StageUnavailable
 from chroma_models.types import CODEBOOKS, FRAME_SAMPLES
+from tests.chroma_models.codec.engines import CLOSE, Gate, Service, frames, running, worst
 from tests.chroma_models.codec.mimis import Mimi
-
-CLOSE = 1e-4
-
-
-class Gate:
-    """Stands before a method that runs in a thread: holds it while closed, and lets one call fail."""
-
-    def __init__(self, inner: Callable[..., Any]) -> None:
-        self.entered = threading.Event()
-        self.failure: Exception | None = None
-        self.calls: list[tuple[Any, ...]] = []
-        self._inner = inner
-        self._open = threading.Event()
-        self._open.set()
-
-    def close(self) -> None:
-        self.entered.clear()
-        self._open.clear()
-
-    def open(self) -> None:
-        self._open.set()
-
-    def __call__(self, *args: Any) -> Any:
-        self.entered.set()
-        assert self._open.wait(60)
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            raise failure
-        self.calls.append(args)
-        return self._inner(*args)
-
-    async def reached(self) -> None:
-        assert await asyncio.to_thread(self.entered.wait, 60)
-
-
-class Service:
-    """An engine whose decoder and encoder stand behind gates."""
-
-    def __init__(self, mimi: Mimi, **settings: Any) -> None:
-        self.mimi = mimi
-        self.config = CodecConfig(**{"slots": 3, "admit_timeout_s": 30.0, "stall_timeout_s": 30.0, **settings})
-        decoder: StreamDecoder = mimi.decoder(self.config.slots, self.config.max_group)
-        encoder = VoiceEncoder(mimi.shape, mimi.weights.__getitem__, mimi.weights)
-        self.decoder, self.encoder = decoder, encoder
-        self.steps, self.encodes = Gate(decoder.step), Gate(encoder.encode)
-        decoder.step = self.steps  # type: ignore[method-assign]
-        encoder.encode = self.encodes  # type: ignore[method-assign]
-        self.engine = CodecEngine(decoder, encoder, self.config)
-
-    async def listen(self, slot: Slot, codes: Tensor, random: random.Random | None = None) -> Tensor:
-        """Decode [frames, CODEBOOKS] in groups of 1 to max_group."""
-        heard, at = [], 0
-        while at < len(codes):
-            group = random.randint(1, self.config.max_group) if random else self.config.max_group
-            part = codes[at : at + group].numpy().astype(np.int16)
-            heard.append(np.frombuffer(await self.engine.decode(slot, part), np.float32))
-            at += len(part)
-        return torch.from_numpy(np.concatenate(heard))
-
-    async def hold_a_step(self, slot: Slot) -> "asyncio.Task[bytes]":
-        """A decode of two frames that is in the step thread, behind its closed gate."""
-        self.steps.close()
-        task = asyncio.create_task(self.engine.decode(slot, frames(2)))
-        await self.steps.reached()
-        return task
-
-
-@asynccontextmanager
-async def running(mimi: Mimi, **settings: Any) -> AsyncIterator[Service]:
-    service = Service(mimi, **settings)
-    await service.engine.start()
-    service.steps.calls.clear()  # the warm-up's
-    try:
-        yield service
-    finally:
-        service.steps.open()
-        service.encodes.open()
-        await service.engine.stop()
-
-
-def frames(count: int, code: int = 1) -> np.ndarray:
-    return np.full((count, CODEBOOKS), code, np.int16)
-
-
-def worst(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max())
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -383,49 +288,3 @@ async def test_an_engine_that_cannot_decode_does_not_start(mimi: Mimi) -> None:
     with pytest.raises(StageUnavailable):
         service.engine.check()
     await service.engine.stop()
-
-
-async def test_a_voice_comes_back_as_transformers_codes(mimi: Mimi) -> None:
-    pcm = (0.2 * np.random.default_rng(0).standard_normal(30_000)).astype(np.float32)
-    async with running(mimi) as service:
-        codes = np.frombuffer(await service.engine.encode_voice(pcm.tobytes()), "<i2").reshape(-1, CODEBOOKS)
-        assert service.engine.voices == 1
-    with torch.inference_mode():
-        expected = mimi.model.encode(torch.from_numpy(pcm)[None, None]).audio_codes[0]
-    assert np.array_equal(codes, expected.t().numpy())
-
-
-@pytest.mark.parametrize(
-    "pcm",
-    [
-        b"",
-        b"\0\0\0",
-        np.array([0.1, np.nan], np.float32).tobytes(),
-        np.array([0.1, -np.inf], np.float32).tobytes(),
-        np.zeros(24_001, np.float32).tobytes(),
-    ],
-    ids=["empty", "cut off", "NaN", "infinite", "too long"],
-)
-async def test_a_clip_that_is_no_voice_is_refused(mimi: Mimi, pcm: bytes) -> None:
-    async with running(mimi, max_voice_s=1.0) as service:
-        with pytest.raises(InvalidVoice):
-            await service.engine.encode_voice(pcm)
-        assert not service.encodes.calls
-        assert await service.engine.encode_voice(np.zeros(24_000, np.float32).tobytes())
-
-
-async def test_a_flood_of_voices_is_refused_and_cancelled_ones_make_room(mimi: Mimi) -> None:
-    clip = np.ones(2000, np.float32).tobytes()
-    async with running(mimi, slots=2) as service:
-        service.encodes.close()
-        tasks = [asyncio.create_task(service.engine.encode_voice(clip)) for _ in range(2)]
-        await service.encodes.reached()
-        with pytest.raises(Overloaded):
-            await service.engine.encode_voice(clip)
-        tasks[1].cancel()
-        await asyncio.gather(tasks[1], return_exceptions=True)
-        third = asyncio.create_task(service.engine.encode_voice(clip))
-        await asyncio.sleep(0)
-        service.encodes.open()
-        assert await tasks[0] == await third
-        assert len(service.encodes.calls) == 2
