@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from loadtest.playback import Playback
 from loadtest.spread import spread
 
 VOICE_FRAMES = 50
+WARM_EVERY = LISTEN_RATE_HZ // 2  # samples between two looks at an unfinished question
 TRANSCRIPT = "The quick brown fox jumps over the lazy dog."
 
 
@@ -83,11 +85,41 @@ async def _measure(options: argparse.Namespace, checkpoint: Checkpoint, config: 
     measured = []
     async with Pipeline.open(checkpoint, config, reasoner=reasoner, backbone=backbone, codec=codec) as pipeline:
         await Arrivals(pipeline, options, random.Random(options.seed)).run(min(most, 4), 0.1)  # warm
+        if options.questions:
+            return [await _overheard(pipeline, options, float(length)) for length in options.questions.split(",")]
         for count in counts:
             arrivals = Arrivals(pipeline, options, random.Random(options.seed + count))
             measured.append(await arrivals.run(count, options.arrive_s if count > 1 else 0.0))
             _show(measured[-1])
     return measured
+
+
+async def _overheard(pipeline: Pipeline, options: argparse.Namespace, question_s: float) -> dict[str, Any]:
+    """First audio after a question of one length, in turns heard as a whole and read while it was spoken."""
+    arrivals = Arrivals(pipeline, options, random.Random(options.seed + int(question_s)))
+    first: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(2 * options.rounds):
+        warm = bool(number % 2)
+        turn = arrivals.build(number, question_s)
+        if warm:
+            for end in range(WARM_EVERY, int(question_s * LISTEN_RATE_HZ), WARM_EVERY):
+                await pipeline.reasoner.warm(until(turn, end))
+        player = await arrivals.hear(turn)
+        if player.first_audio_s is not None:
+            first[warm].append(player.first_audio_s)
+    cold, ahead = spread(first[False]), spread(first[True])
+    if cold and ahead:
+        told = f"{1000 * cold['p50']:.1f} ms p50, {1000 * ahead['p50']:.1f} when it was read while spoken"
+        print(f"{question_s:5g} s question: first audio {told}", flush=True)
+    errors = sorted(arrivals.errors)
+    return {"question_s": question_s, "errors": errors, "first_audio_s": cold, "first_audio_warm_s": ahead}
+
+
+def until(turn: Turn, samples: int) -> Turn:
+    """The turn as it would be if the user had stopped there."""
+    (clip,) = turn.messages[-1].parts
+    assert isinstance(clip, Audio)
+    return replace(turn, messages=(Message("user", (Audio(clip.pcm[: 2 * samples]),)),))
 
 
 class Arrivals:
@@ -96,7 +128,7 @@ class Arrivals:
     def __init__(self, pipeline: Pipeline, options: argparse.Namespace, rng: random.Random) -> None:
         self._pipeline, self._options, self._rng = pipeline, options, rng
         self._timing: dict[str, float] = {}
-        self._errors: set[str] = set()
+        self.errors: set[str] = set()
 
     async def run(self, count: int, over_s: float) -> dict[str, Any]:
         """count turns, arriving at random over over_s seconds on average. One stream alone is asked several times."""
@@ -117,7 +149,7 @@ class Arrivals:
         return {
             "streams": count,
             "turns": len(heard),
-            "errors": sorted(self._errors),
+            "errors": sorted(self.errors),
             "first_audio_s": spread([s for p in heard if (s := p.first_audio_s) is not None]),
             "rtf": spread([s for p in heard if (s := p.rtf) is not None]),
             "underruns": sum(p.underruns for p in heard),
@@ -136,7 +168,9 @@ class Arrivals:
         }
 
     async def _turn(self, number: int) -> Playback:
-        turn = self._build(number)
+        return await self.hear(self.build(number, self._options.question_s))
+
+    async def hear(self, turn: Turn) -> Playback:
         player = Playback(time.monotonic())
         try:
             async with aclosing(self._pipeline.codec.speak(turn)) as items:
@@ -147,12 +181,13 @@ class Arrivals:
                         for name, spent_s in item.timing.items():
                             self._timing[name] = self._timing.get(name, 0.0) + spent_s
         except ChromaError as error:
-            self._errors.add(f"{type(error).__name__}: {error}")
+            self.errors.add(f"{type(error).__name__}: {error}")
         return player
 
-    def _build(self, number: int) -> Turn:
+    def build(self, number: int, question_s: float) -> Turn:
+        """A turn that no cache knows."""
         draw = np.random.default_rng(self._rng.getrandbits(32))
-        samples = draw.normal(0, 3000, int(self._options.question_s * LISTEN_RATE_HZ)).astype(np.int16)
+        samples = draw.normal(0, 3000, int(question_s * LISTEN_RATE_HZ)).astype(np.int16)
         codes = draw.integers(0, 2048, (VOICE_FRAMES, CODEBOOKS)).astype(np.int16) % self._codebook
         voice = EncodedVoice(TRANSCRIPT, codes.astype(np.int16).tobytes(), f"voice-{number}")
         return Turn(
@@ -195,6 +230,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arrive-s", type=float, default=2.0, help="over which the turns of one measurement arrive")
     parser.add_argument("--rounds", type=int, default=5, help="turns, one after another, where there is one stream")
     parser.add_argument("--question-s", type=float, default=3.0)
+    parser.add_argument(
+        "--questions", help="instead: first audio after questions so long, as 2,5,10,30, read ahead or not"
+    )
     parser.add_argument("--reply-s", type=float, default=4.0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
