@@ -1,8 +1,14 @@
 """What an operator chooses about the engines. What the checkpoint dictates is in checkpoint/architecture.py."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+else:
+    try:
+        from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+    except ImportError:  # a machine with torch and transformers alone runs the engines' benchmarks
+        from chroma_models.bare_config import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class Config(BaseModel):

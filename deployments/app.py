@@ -6,7 +6,6 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
-from deployments import transport  # noqa: F401 - before anything of Serve reads the environment
 from deployments.backbone import Backbone
 from deployments.codec import Codec
 from deployments.decoder import Decoder

@@ -9,7 +9,6 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from chroma_models.errors import StageUnavailable
-from deployments import transport  # noqa: F401 - sets the environment before Ray starts
 from deployments.app import build
 from deployments.settings import Settings
 

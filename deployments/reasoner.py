@@ -38,6 +38,10 @@ class Reasoner:
         async for item in self._metrics.turn(self._engine.steps(turn, after)):
             yield item
 
+    async def warm(self, turn: Turn) -> None:
+        """Best effort, while the user still speaks."""
+        await self._engine.warm(turn)
+
     async def check_health(self) -> None:
         self._engine.check()
 

@@ -31,6 +31,11 @@ class Playback:
         self.last_audio_at = now
 
     @property
+    def silent_from(self) -> float:
+        """When all the audio so far will have been played."""
+        return self._played_until
+
+    @property
     def first_audio_s(self) -> float | None:
         return None if self.first_audio_at is None else self.first_audio_at - self.requested_at
 

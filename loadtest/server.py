@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,12 @@ class NoServer(Exception):
     """The server did not start; the message ends with the last of what it said."""
 
 
+@dataclass(frozen=True)
+class Server:
+    url: str
+    pid: int  # of `chroma serve`; its descendants are the stages
+
+
 def random_checkpoint(folder: Path, size: str = "tiny") -> Path:
     """Made once, with random weights in the real layout."""
     if not (folder / "config.json").exists():
@@ -29,8 +36,8 @@ def random_checkpoint(folder: Path, size: str = "tiny") -> Path:
 
 
 @contextlib.contextmanager
-def serving(checkpoint: Path, log: Path, **environment: str) -> Iterator[str]:
-    """The URL of a graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused"."""
+def serving(checkpoint: Path, log: Path, **environment: str) -> Iterator[Server]:
+    """A graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused"."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(CHROMA), "serve", "--checkpoint", str(checkpoint), "--port", str(port)]
@@ -38,7 +45,7 @@ def serving(checkpoint: Path, log: Path, **environment: str) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **environment})
     try:
         _wait_ready(url, process, log)
-        yield url
+        yield Server(url, process.pid)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -35,8 +35,8 @@ def main() -> int:
     checkpoint = random_checkpoint(options.checkpoint)
     with TemporaryDirectory(prefix="stream-bench-") as folder:
         try:
-            with serving(checkpoint, Path(folder) / "server.log", **settings) as url:
-                return asyncio.run(_measure(options, url, settings))
+            with serving(checkpoint, Path(folder) / "server.log", **settings) as server:
+                return asyncio.run(_measure(options, server.url, settings))
         except NoServer as error:
             print(error, file=sys.stderr)
             return 1
@@ -101,7 +101,11 @@ def summary(heard: list[Heard]) -> dict[str, Any]:
 def _line(heard: list[Heard]) -> str:
     told = summary(heard)
     first, rtf = told["first_audio_s"], told["rtf"]
-    times = f"first audio {_ms(first['p50'])} p50, {_ms(first['max'])} max, RTF {rtf['p50']:.2f}" if first else "silent"
+    times = (
+        f"first audio {milliseconds(first['p50'])} p50, {milliseconds(first['max'])} max, RTF {rtf['p50']:.2f}"
+        if first
+        else "silent"
+    )
     return f"{times}, {told['streamed']} of {told['turns']} streamed, {told['underruns']} underruns"
 
 
@@ -113,17 +117,17 @@ def _show(result: dict[str, Any]) -> None:
     )
     print(f"streamed      {result['streamed']} of {result['turns']} turns, in {result['pieces_min']} pieces or more")
     if first:
-        named = ", ".join(f"{name} {_ms(first[name])}" for name in ("min", "p50", "p95", "max"))
-        print(f"first audio   {named} after the request (p95 wanted: {_ms(FIRST_AUDIO_S)})")
+        named = ", ".join(f"{name} {milliseconds(first[name])}" for name in ("min", "p50", "p95", "max"))
+        print(f"first audio   {named} after the request (p95 wanted: {milliseconds(FIRST_AUDIO_S)})")
         print(f"RTF           p50 {rtf['p50']:.3f}, p95 {rtf['p95']:.3f} (the server stays at most 4 s ahead)")
     print(f"underruns     {result['underruns']}, {result['underrun_ms']:.0f} ms in all")
     for name, values in result["stages_s"].items():
-        print(f"  {name:<22} p50 {_ms(values['p50']):>8}, p95 {_ms(values['p95']):>8}")
+        print(f"  {name:<22} p50 {milliseconds(values['p50']):>8}, p95 {milliseconds(values['p95']):>8}")
     for error in result["errors"]:
         print(f"error         {error}")
 
 
-def _ms(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms"
 
 

@@ -36,6 +36,14 @@ class ReasonerEngine(Protocol):
         """
         ...
 
+    async def warm(self, turn: Turn) -> None:
+        """Best effort, while the user still speaks: read ahead what the turn so far already settles.
+
+        turn    as it would be if the user stopped now; its last clip is unfinished
+        Changes no word of any reply. Raises nothing about the turn itself.
+        """
+        ...
+
     def check(self) -> None:
         """Raises StageUnavailable when the engine died, or makes no progress with turns running."""
         ...

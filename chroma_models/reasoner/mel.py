@@ -44,6 +44,10 @@ class Mel:
         """Mel frames of a clip of that many samples, cut."""
         return -(-min(samples, self.max_samples) // self._hop)
 
+    def settled_frames(self, samples: int) -> int:
+        """Mel frames of a clip so far that lie wholly in it: only a louder moment can still change them."""
+        return max(0, (min(samples, self.max_samples) - self._n_fft // 2) // self._hop + 1)
+
     def features(self, samples: Samples) -> Tensor:
         """float32 [mel bins, frames] of one clip."""
         samples = self.cut(samples)

@@ -15,10 +15,11 @@ from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.engine.kv_cache import KvCache
 from chroma_models.engine.slots import Slot, SlotPool
-from chroma_models.errors import StageUnavailable
+from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.layers import Stack
 from chroma_models.loading import device_of, dtype_of, set_threads
 from chroma_models.reasoner.audio_encoder import AudioEncoder
+from chroma_models.reasoner.heard_blocks import HeardBlocks
 from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.reasoner.reply import Reply
 from chroma_models.reasoner.row_check import row_bytes
@@ -59,8 +60,10 @@ class TorchReasoner:
             checkpoint.folder, checkpoint.architecture, config.max_model_len, config.max_audio_parts
         )
         self._im_end = checkpoint.architecture.im_end
+        self._block_frames = 2 * int(checkpoint.architecture.audio_encoder["n_window"])
         self._slots = SlotPool(config.slots)
         self._arrivals: deque[Row] = deque()
+        self._overheard: deque[tuple[Tensor, asyncio.Future[None]]] = deque()  # features of what is still being said
         self._wake = threading.Condition()
         self._stopping = False
         self._died: BaseException | None = None
@@ -113,6 +116,23 @@ class TorchReasoner:
                 self._cancel(reply)
                 await reply.gone.wait()
 
+    async def warm(self, turn: Turn) -> None:
+        """See ReasonerEngine. The encoder is done with every two seconds that later speech cannot change."""
+        try:
+            prompt = await asyncio.to_thread(self.prompts.build, turn.messages)
+        except ChromaError:
+            return  # too short yet, or too long: the turn itself will say so
+        for clip in prompt.clips:
+            features = await asyncio.to_thread(self.prompts.mel.features, clip.samples)
+            settled = self.prompts.mel.settled_frames(len(clip.samples)) // self._block_frames * self._block_frames
+            done: asyncio.Future[None] = self._loop.create_future()
+            with self._wake:
+                if not settled or self._stopping or self._died is not None:
+                    continue
+                self._overheard.append((features[:, :settled], done))
+                self._wake.notify()
+            await done
+
     def _admit(self, row: Row) -> None:
         row.reply.open()
         with self._wake:
@@ -149,7 +169,7 @@ class TorchReasoner:
         tied = checkpoint.tied_lm_head
         head = self._embedding if tied else checkpoint.tensor("thinker.lm_head.weight", self._device, self._dtype)
         self._head = head
-        self._encoder = AudioEncoder(checkpoint, self._device, self._dtype)
+        self.blocks = HeardBlocks(AudioEncoder(checkpoint, self._device, self._dtype).encode, self._block_frames)
         self._cache = KvCache(self._stack, self.config.slots, self.config.max_model_len)
         self._text_book = torch.tensor([TEXT], device=self._device)
 
@@ -159,7 +179,10 @@ class TorchReasoner:
         try:
             set_threads(self._torch)  # the count belongs to the thread
             while self._gather(rows):
-                self._iterate(rows)
+                if rows:
+                    self._iterate(rows)
+                if not any(row.reading for row in rows):  # whoever waits for an answer goes first
+                    self._overhear()
         except Exception as caught:  # whatever it was, nobody may wait for this thread any longer
             self._died = caught
             error = StageUnavailable(f"The Reasoner's step loop died of {type(caught).__name__}.", RETRY_AFTER_S)
@@ -168,7 +191,11 @@ class TorchReasoner:
             self._stopping = True
             rows += self._arrivals
             self._arrivals.clear()
+            overheard = list(self._overheard)
+            self._overheard.clear()
         self._post([], rows, error)
+        for _, done in overheard:
+            self._settle(done)
 
     def _post(self, steps: list[tuple[Reply, int, bytes]], left: list[Row], error: Exception | None = None) -> None:
         if (steps or left) and not self._loop.is_closed():
@@ -177,11 +204,26 @@ class TorchReasoner:
     def _gather(self, rows: list[Row]) -> bool:
         """Take in arrivals; wait while there is nothing to do. False when it is time to stop."""
         with self._wake:
-            while not self._stopping and not self._arrivals and not rows:
+            while not self._stopping and not self._arrivals and not rows and not self._overheard:
                 self._wake.wait()
             rows += self._arrivals
             self._arrivals.clear()
             return not self._stopping
+
+    def _overhear(self) -> None:
+        """Encode what one speaker has said so far."""
+        with self._wake:
+            if not self._overheard:
+                return
+            features, done = self._overheard.popleft()
+        try:
+            self.blocks.rows(features)
+        finally:
+            self._settle(done)
+
+    def _settle(self, done: "asyncio.Future[None]") -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: None if done.done() else done.set_result(None))
 
     @torch.inference_mode()
     def _iterate(self, rows: list[Row]) -> None:
@@ -211,7 +253,7 @@ class TorchReasoner:
     def _read(self, row: Row) -> Tensor | None:
         """Encode one clip, or prefill one chunk. Gives [1, hidden] once the last position is in."""
         if row.features:
-            row.heard.append(self._encoder.encode(row.features.popleft()))
+            row.heard.append(self.blocks.rows(row.features.popleft()))
             return None
         if row.prompt is None:
             row.prompt = F.embedding(torch.tensor(row.reply.tokens, device=self._device), self._embedding)

@@ -17,7 +17,7 @@ from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.engine.slots import Slot, SlotPool
 from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.loading import device_of, dtype_of
-from chroma_models.reasoner.prompts import PromptBuilder
+from chroma_models.reasoner.prompts import Prompt, PromptBuilder
 from chroma_models.reasoner.reply import Reply
 from chroma_models.reasoner.row_check import RowCheck, row_bytes
 from chroma_models.reasoner.vllm_config import engine_args, prepare_environment, write_model_folder
@@ -153,6 +153,23 @@ class VllmReasoner:
             if pump is not None:
                 pump.cancel()
                 await asyncio.wait([pump])
+
+    async def warm(self, turn: Turn) -> None:
+        """See ReasonerEngine. Everything before the unfinished clip is read into the prefix cache.
+
+        The clip itself is one item to vLLM, known by the whole of its content, so nothing of it can be kept.
+        """
+        try:
+            self._alive()
+            prompt = await asyncio.to_thread(self.prompts.build, turn.messages)
+        except ChromaError:
+            return
+        if not prompt.clips or prompt.starts[-1] == 0:
+            return
+        settled = Prompt(prompt.ids[: prompt.starts[-1]], prompt.clips[:-1], prompt.starts[:-1])
+        request = request_of(Reply(turn, settled, (), self.prompts, self.config, self._im_end))
+        async for _ in self._llm.generate(request, self._params(max_tokens=1), f"warm-{uuid.uuid4().hex}", priority=1):
+            pass
 
     def _admit(self, reply: Reply, slot: Slot) -> asyncio.Task[None]:
         """The slot is held until vLLM has done with the request, however the reader fares."""

@@ -1,5 +1,6 @@
 """Commands, their options, and how a failure reads: one line, exit code 2, no traceback."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,6 +78,20 @@ def parity(
     from deployments.cli.parity import parity as run
 
     raise typer.Exit(run(golden_dir, out, reasoner))
+
+
+@app.command("bench-graph", hidden=True)
+def bench_graph(
+    out: Annotated[Path, typer.Argument(help="Where the figures go, as JSON.")],
+    streams: Annotated[str, typer.Option(help="How many at once, with commas.")] = "1,50,100,200",
+    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 10.0,
+    rate_hz: Annotated[float, typer.Option(help="Items a second on every stream.")] = 12.5,
+) -> None:
+    """Measure the graph's hops without models; loadtest.graph_bench reads what this writes."""
+    from deployments.bench.hops import measure
+
+    counts = [int(count) for count in streams.split(",")]
+    out.write_text(json.dumps(measure(counts, seconds, rate_hz)), encoding="utf-8")
 
 
 def main() -> None:

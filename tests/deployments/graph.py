@@ -4,8 +4,10 @@ import asyncio
 import base64
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +100,17 @@ class Graph:
 
     async def states(self) -> dict[str, dict[str, Any]]:
         """What every stage holds right now."""
+        return {stage: await self.state(stage) for stage in self.stages}
+
+    async def state(self, stage: str, session: str = "") -> dict[str, Any]:
+        """What one replica of a stage holds, the one that session is routed to."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._state(stage, session), _ray_loop()))
+
+    async def _state(self, stage: str, session: str) -> dict[str, Any]:
         from ray import serve
 
-        handles = {stage: serve.get_deployment_handle(stage, self.name) for stage in self.stages}
-        return {stage: await handle.state.remote() for stage, handle in handles.items()}
+        handle = serve.get_deployment_handle(stage, self.name).options(session_id=session)
+        return await handle.state.remote()
 
     async def idle(self, within_s: float = 30.0) -> dict[str, dict[str, Any]]:
         """The states once no stage holds a slot or runs a turn. Fails when that takes too long."""
@@ -111,6 +120,14 @@ class Graph:
                 return states
             await asyncio.sleep(0.1)
         raise AssertionError(f"something is still held: {states}")
+
+
+@cache
+def _ray_loop() -> asyncio.AbstractEventLoop:
+    """Handles stay with the event loop they were first used in, and every test has its own: so, one for them."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="handles", daemon=True).start()
+    return loop
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:

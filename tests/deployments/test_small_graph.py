@@ -49,12 +49,8 @@ async def test_a_full_backbone_refuses_with_a_typed_error_and_a_time(small: Grap
 
 
 async def test_one_session_stays_on_one_reasoner(small: Graph) -> None:
-    from ray import serve
-
-    handle = serve.get_deployment_handle("Reasoner", small.name)
-
     async def replica(session: str) -> int:
-        return int((await handle.options(session_id=session).state.remote())["pid"])
+        return int((await small.state("Reasoner", session))["pid"])
 
     sessions = {f"session-{i}": {await replica(f"session-{i}") for _ in range(4)} for i in range(16)}
     assert all(len(replicas) == 1 for replicas in sessions.values())

@@ -133,6 +133,14 @@ async def test_a_prefix_from_the_cache_gives_the_same_rows(vllm: VllmReasoner, o
     assert (await listen(vllm, stranger)).end.usage.cached_tokens == 0
 
 
+async def test_a_history_read_ahead_is_found_and_changes_no_word(vllm: VllmReasoner, oracle: TorchReasoner) -> None:
+    asked = dataclasses.replace(turn("asked", CONVERSATIONS["history"]), affinity="read ahead")
+    await vllm.warm(asked)
+    heard = await listen(vllm, asked)
+    assert heard.end.usage.cached_tokens > 0
+    same(heard, await listen(oracle, asked))
+
+
 @pytest.fixture
 def talkative(vllm: VllmReasoner, monkeypatch: pytest.MonkeyPatch) -> VllmReasoner:
     """The same engine, but replies end by their budget alone."""

@@ -1,0 +1,1 @@
+"""Measures the graph's own hops: real wire types through real handles, and no model in the way."""

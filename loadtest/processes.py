@@ -1,0 +1,52 @@
+"""What the processes of a server on this machine use, read from /proc."""
+
+import os
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> dict[int, str]:
+    """A process and all its descendants: id to title, shortened to what tells stages apart."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = _stat(int(entry.name))
+            if fields:
+                parents[int(entry.name)] = int(fields[1])
+    found, fresh = {pid}, {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return {member: _title(member) for member in found}
+
+
+def cpu_s(pid: int) -> dict[str, float]:
+    """CPU seconds used so far by a process and its descendants, by title; equal titles are added up."""
+    used: dict[str, float] = {}
+    for member, title in family(pid).items():
+        fields = _stat(member)
+        if fields:
+            used[title] = used.get(title, 0.0) + (int(fields[11]) + int(fields[12])) * TICK_S
+    return used
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the name, which may hold spaces itself; empty for a process that is gone."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _title(pid: int) -> str:
+    try:
+        words = (
+            (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        )
+    except OSError:
+        return "gone"
+    first = words.split(" ")[0]
+    if first.startswith("ray::"):  # ray::ServeReplica:chroma:Codec.speak
+        return first.rpartition(":")[2].partition(".")[0]
+    return "vLLM engine" if words.startswith("VLLM::") else "Ray and the rest"
