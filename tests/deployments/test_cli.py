@@ -45,6 +45,22 @@ def test_a_port_that_is_taken(tiny: Path) -> None:
         refused("serve", "--checkpoint", tiny, "--port", port, saying=f"Port {port} is taken")
 
 
+def test_an_address_that_is_none(tiny: Path) -> None:
+    refused("serve", "--checkpoint", tiny, "--host", "nowhere.invalid", saying="--host")
+    refused("serve", "--checkpoint", tiny, "--port", 0, saying="--port")
+
+
+def test_a_port_that_is_taken_on_ipv6(tiny: Path) -> None:
+    with socket.socket(socket.AF_INET6) as other:
+        try:
+            other.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback")
+        other.listen()
+        port = other.getsockname()[1]
+        refused("serve", "--checkpoint", tiny, "--host", "::1", "--port", port, saying=f"Port {port} is taken")
+
+
 @pytest.mark.parametrize(
     ("tree", "saying"),
     [
