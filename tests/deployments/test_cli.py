@@ -77,7 +77,11 @@ def test_settings_that_are_wrong(tmp_path: Path, tree: str, saying: str) -> None
 
 
 def test_asking_nobody_and_asking_with_nothing(tmp_path: Path) -> None:
-    refused("ask", QUESTION, "--url", "http://127.0.0.1:9", "--out", tmp_path / "r.wav", saying="chroma serve")
+    earlier = tmp_path / "r.wav"
+    earlier.write_bytes(b"an earlier reply")
+    refused("ask", QUESTION, "--url", "http://127.0.0.1:9", "--out", earlier, saying="chroma serve")
+    assert earlier.read_bytes() == b"an earlier reply"
+    refused("ask", QUESTION, "--out", tmp_path / "nowhere" / "r.wav", saying="cannot be written")
     refused("ask", tmp_path / "none.wav", saying="cannot be read")
     refused("ask", tmp_path / "notes.txt", saying="wav, mp3, flac")
     refused("ask", QUESTION, "--voice", QUESTION, saying="--transcript")
