@@ -29,7 +29,7 @@ def build(settings: Settings) -> Application:
     reasoner = stage(Reasoner, scale.reasoner, user_config=user_config, request_router_config=affinity).bind(models)
     upstream = [reasoner]
     if models.placement == "split":
-        upstream.append(stage(Decoder, scale.decoder).bind(models))
+        upstream.append(stage(Decoder, scale.decoder, user_config=user_config).bind(models))
     backbone = stage(Backbone, scale.backbone, user_config=user_config).bind(models, *upstream)
     codec = stage(Codec, scale.codec, user_config=user_config).bind(models, backbone)
     return stage(Ingress, scale.ingress).bind(models, codec)
