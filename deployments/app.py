@@ -39,6 +39,7 @@ def deployment_options(size: StageScale) -> dict[str, Any]:
     """What scale says, in Serve's words."""
     options: dict[str, Any] = {
         "max_ongoing_requests": size.max_ongoing_requests,
+        "max_queued_requests": size.max_ongoing_requests,  # per caller; more would wait for longer than anybody does
         "ray_actor_options": {"num_cpus": size.num_cpus, "num_gpus": size.num_gpus},
         "graceful_shutdown_timeout_s": size.graceful_shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 0.5,
