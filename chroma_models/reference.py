@@ -68,15 +68,19 @@ class Reference:
         self._head0 = weight("backbone.codebook0_head.weight")
         self._heads = weight("decoder.codebook_head.weight")
         self._projection = weight("decoder.projection.weight")
-        self._audio = weight("decoder.audio_embedding.embed_audio_tokens.weight")
+        self._frame_audio = weight("backbone.audio_embedding.embed_audio_tokens.weight")
+        self._code_audio = weight("decoder.audio_embedding.embed_audio_tokens.weight")  # as a rule the same table
         self._text = weight("thinker.model.embed_tokens.weight")
         self._positions = [0, 0, 1, 2, 3, 4, 5, 6] if positions == "published" else list(range(8))
 
     def embed_code(self, code: int, book: int) -> Tensor:
-        return self._audio[code + book * self.architecture.audio_vocab]
+        """As the depth decoder reads it."""
+        return self._code_audio[code + book * self.architecture.audio_vocab]
 
     def embed_frame(self, codes: Sequence[int]) -> Tensor:
-        return torch.stack([self.embed_code(code, book) for book, code in enumerate(codes)]).sum(0)
+        """As the backbone reads it."""
+        rows = [code + book * self.architecture.audio_vocab for book, code in enumerate(codes)]
+        return self._frame_audio[rows].sum(0)
 
     def prompt(self, text_tokens: Sequence[int], voice_codes: np.ndarray) -> list[Tensor]:
         a = self.architecture

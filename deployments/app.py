@@ -28,7 +28,7 @@ def build(settings: Settings) -> Application:
     reasoner = stage(Reasoner, scale.reasoner, user_config=user_config, request_router_config=affinity).bind(models)
     upstream = [reasoner]
     if models.placement == "split":
-        upstream.append(stage(Decoder, scale.decoder).bind(models))
+        upstream.append(stage(Decoder, scale.decoder, user_config=user_config).bind(models))
     backbone = stage(Backbone, scale.backbone, user_config=user_config).bind(models, *upstream)
     codec = stage(Codec, scale.codec, user_config=user_config).bind(models, backbone)
     return stage(Ingress, scale.ingress).bind(models, codec)
@@ -38,6 +38,7 @@ def deployment_options(size: StageScale) -> dict[str, Any]:
     """What scale says, in Serve's words."""
     options: dict[str, Any] = {
         "max_ongoing_requests": size.max_ongoing_requests,
+        "max_queued_requests": size.max_ongoing_requests,  # per caller; more would wait for longer than anybody does
         "ray_actor_options": {"num_cpus": size.num_cpus, "num_gpus": size.num_gpus},
         "graceful_shutdown_timeout_s": size.graceful_shutdown_timeout_s,
         "graceful_shutdown_wait_loop_s": 0.5,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -63,8 +64,9 @@ class Backbone:
         self._stage.engine.config = BackboneConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
-        async for item in self._metrics.turn(self._stage.frames(turn, progress)):
-            yield item
+        async with aclosing(self._metrics.turn(self._stage.frames(turn, progress))) as items:
+            async for item in items:
+                yield item
 
     async def check_health(self) -> None:
         self._stage.engine.check()

@@ -1,5 +1,6 @@
 """Starting and stopping the graph on this machine."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def local_ray(*, quiet: bool = True) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(Exception):
-            serve.delete(APP)  # every stage drains
+            serve.delete(APP)
         ray.shutdown()
 
 
@@ -42,6 +43,21 @@ def deploy(settings: Settings, name: str = APP) -> None:
         serve.run(build(settings), name=name, route_prefix=None, logging_config=QUIET)
     except RuntimeError as error:
         raise StageUnavailable(f"The graph did not start: {why(name)}") from error
+
+
+def drain(name: str = APP) -> None:
+    """Returns when every live turn has ended, or was cut at the ingress' drain_wait_s. New ones are no longer taken.
+
+    To be called before the graph is deleted: Serve takes all its deployments away at once, and a turn that still speaks
+    would find no Decoder to ask.
+    """
+    asyncio.run(_drain(name))
+
+
+async def _drain(name: str) -> None:
+    ingress = serve.get_deployment_handle("Ingress", name)
+    await ingress.state.remote()  # a new handle knows its replicas once one has answered
+    await ingress.broadcast("drain").results_async()
 
 
 def why(name: str) -> str:

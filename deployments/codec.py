@@ -1,6 +1,7 @@
 """The Codec on a cluster: frames in, speech out; and reference clips to codes."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -47,8 +48,9 @@ class Codec:
         self._stage.engine.config = CodecConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
-        async for item in self._metrics.turn(self._stage.speak(turn, progress)):
-            yield item
+        async with aclosing(self._metrics.turn(self._stage.speak(turn, progress))) as items:
+            async for item in items:
+                yield item
 
     async def encode_voice(self, pcm: bytes) -> bytes:
         return await self._stage.encode_voice(pcm)

@@ -1,6 +1,7 @@
 """The depth decoder on a cluster of its own: one unary call per step of a Backbone, for its whole batch."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,7 +9,9 @@ import torch
 
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.checkpoint.weights import Checkpoint
+from chroma_models.config import TurnLimits
 from chroma_models.engine.decoder_engine import DecoderBatch, DecoderEngine
+from chroma_models.errors import StageUnavailable
 from chroma_models.loading import load_decoder, set_threads
 from chroma_models.sampling import RowSampling
 from chroma_models.types import Sampling
@@ -21,6 +24,8 @@ class Decoder:
     """Stateless: any replica completes any batch."""
 
     async def __init__(self, models: Models) -> None:  # type: ignore[misc]
+        self._limits = TurnLimits()
+        self._busy_since: float | None = None  # when the batch at work began
         expect_refusals()
         set_threads(models.torch)
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("decoder")))
@@ -41,7 +46,22 @@ class Decoder:
         )
 
     async def complete(self, batch: DecoderBatch) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.complete, batch)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, batch)
+
+    def _complete(self, batch: DecoderBatch) -> bytes:
+        self._busy_since = time.monotonic()
+        try:
+            return self._engine.complete(batch)
+        finally:
+            self._busy_since = None
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._limits = TurnLimits(**user_config.get("limits", {}))
+
+    async def check_health(self) -> None:
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > self._limits.stall_timeout_s:
+            raise StageUnavailable("The Decoder's batch does not end.", 1.0)
 
     async def state(self) -> dict[str, Any]:
         return self._metrics.state()

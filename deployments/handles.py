@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -38,15 +39,32 @@ def typed(error: Exception, stage: str) -> ChromaError:
     return StageUnavailable(f"The {stage} was lost.", 1.0)
 
 
+@contextmanager
+def translated(stage: str) -> Iterator[None]:
+    """Turns what a call may raise into typed errors.
+
+    A CancelledError while nobody cancels this task comes from the other side: Serve passes on that the call was
+    cancelled on its replica. Let through, it would look like a hang-up, and the turn would end without a word.
+    """
+    try:
+        yield
+    except (RayError, RayServeException, grpc.RpcError, ChromaError) as error:
+        raise typed(error, stage) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise StageUnavailable(f"The {stage} gave the call up.", 1.0) from error
+
+
 async def streamed(call: Callable[[], Any], stage: str) -> AsyncGenerator[Any, None]:
     """Items of a streaming handle call. Closing this generator cancels the call, at whatever moment."""
     response = None
     try:
-        response = call()
-        async for item in response:
-            yield item
-    except (RayError, RayServeException, grpc.RpcError, ChromaError) as error:
-        raise typed(error, stage) from error
+        with translated(stage):
+            response = call()
+            async for item in response:
+                yield item
     finally:
         if response is not None:
             response.cancel()
@@ -92,10 +110,8 @@ class RemoteCodec:
 
 
 async def unary(call: Callable[[], Any], stage: str) -> Any:
-    try:
+    with translated(stage):
         return await call()
-    except (RayError, RayServeException, grpc.RpcError, ChromaError) as error:
-        raise typed(error, stage) from error
 
 
 class RemoteDecoder:
@@ -109,10 +125,9 @@ class RemoteDecoder:
         return asyncio.run_coroutine_threadsafe(self._complete(batch, hidden), self._loop)
 
     async def _complete(self, batch: DecoderBatch, hidden: Tensor) -> Tensor:
-        try:
-            codes = await self._handle.complete.remote(batch)
-        except LOST:  # the Decoder keeps nothing, so any other replica will do
-            codes = await unary(lambda: self._handle.complete.remote(batch), "Decoder")
-        except (RayError, RayServeException) as error:
-            raise typed(error, "Decoder") from error
+        with translated("Decoder"):
+            try:
+                codes = await self._handle.complete.remote(batch)
+            except LOST:  # the Decoder keeps nothing, so any other replica will do
+                codes = await self._handle.complete.remote(batch)
         return unpack_codes(codes, hidden.device)

@@ -63,9 +63,13 @@ class Ingress:
         if not heard:
             raise StageUnavailable("The warm-up turn brought no audio.")
 
+    async def drain(self) -> None:
+        """Take no more turns, and return when the live ones have ended or were cut."""
+        await self._server.drain()
+
     async def __del__(self) -> None:
         """Awaited by Serve within graceful_shutdown_timeout_s: live streams end first."""
-        await self._server.drain()
+        await self.drain()
 
     async def check_health(self) -> None:
         if not self._server.alive:

@@ -1,6 +1,7 @@
 """The Reasoner on a cluster: conversations in, text steps out."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from chroma_models.checkpoint.fetch import resolve
@@ -35,8 +36,9 @@ class Reasoner:
         self._engine.config = ReasonerConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[StepItem, None]:
-        async for item in self._metrics.turn(self._engine.steps(turn, after)):
-            yield item
+        async with aclosing(self._metrics.turn(self._engine.steps(turn, after))) as items:
+            async for item in items:
+                yield item
 
     async def warm(self, turn: Turn) -> None:
         """Best effort, while the user still speaks."""

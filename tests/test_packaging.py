@@ -1,5 +1,6 @@
 """The installer, the locks, the wheel and the image keep what the README promises."""
 
+import ast
 import os
 import re
 import shutil
@@ -182,6 +183,25 @@ def test_moshi_is_in_the_locks_alone() -> None:
     project = PYPROJECT["project"]
     declared = {"": project["dependencies"], **project["optional-dependencies"]}
     assert not [name for names in declared.values() for name in names if name.startswith("moshi")]
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """What another package happens to bring along may stay away tomorrow."""
+    installed = {"chroma_models", "deployments", "loadtest", "vllm"}  # vLLM is an extra
+    spelled = {"yaml": "pyyaml", "grpc": "grpcio"}
+    imported = set()
+    for package in ("chroma_models", "deployments", "loadtest"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                imported |= {name.split(".")[0] for name in names}
+    third = imported - installed - sys.stdlib_module_names
+    declared = {
+        re.split(r"[^a-z0-9_-]", name.lower())[0].replace("-", "_") for name in PYPROJECT["project"]["dependencies"]
+    }
+    assert {spelled.get(name, name) for name in third} - {"pydantic_core"} <= declared  # pydantic's own, by exact pin
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,8 @@ class TorchReasoner:
         row.reply.open()
         with self._wake:
             if not self._stopping and self._died is None:
-                self._progress = time.monotonic()
+                if self.requests_running == 1:  # else turns that go on arriving would hide a stalled loop
+                    self._progress = time.monotonic()
                 self._arrivals.append(row)
                 self._wake.notify()
                 return

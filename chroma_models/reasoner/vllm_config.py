@@ -14,6 +14,7 @@ from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.loading import device_of, dtype_of, threads_of
 from chroma_models.reasoner.vllm_plugin import ARCHITECTURE
 
+LEAST_FREE = 0.01  # of a GPU; by default 0.92, which neighbours on the same one would not leave
 MM_CACHE_GB = 0.25  # processed audio kept for the next turn of its conversation; vLLM's 4 GiB would look like a leak
 
 
@@ -54,6 +55,8 @@ def engine_args(config: ReasonerConfig, torch_config: TorchConfig, folder: Path)
         "max_model_len": config.max_model_len,
         "max_num_seqs": config.slots,
         "kv_cache_memory_bytes": config.kv_cache_bytes,
+        # Sizes nothing where the cache is given in bytes, but vLLM refuses to start on a GPU with less than this free.
+        "gpu_memory_utilization": LEAST_FREE,
         "enforce_eager": eager,
         "enable_prefix_caching": True,
         "scheduling_policy": "priority",

@@ -33,17 +33,19 @@ def ask(
     question: Path, out: Path, url: str, *, voice: Path | None, transcript: str | None, max_reply_s: float | None = None
 ) -> Reply:
     """Stream the reply into a wav file and print what happened. Raises what the server says, typed."""
-    started = time.monotonic()
     body = _request(question, voice, transcript, max_reply_s)
+    if not out.parent.is_dir():
+        raise InvalidRequest(f"{out} cannot be written: {out.parent} is no folder.")
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     words: list[str] = []
     first: float | None = None
     samples = 0
     extension: dict[str, Any] = {}
     try:
-        with soundfile.SoundFile(out, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="WAV") as sink:
-            started = time.monotonic()
-            for chunk in client.chat.completions.create(**body):
+        started = time.monotonic()
+        chunks = client.chat.completions.create(**body)  # raises before an earlier reply is overwritten
+        with _wav(out) as sink:
+            for chunk in chunks:
                 said = chunk.model_dump()
                 extension = said.get("chroma") or extension
                 audio = said["choices"][0]["delta"].get("audio") if said["choices"] else None
@@ -68,6 +70,13 @@ def ask(
     reply = Reply("".join(words), first - started, samples / SAMPLE_RATE_HZ, time.monotonic() - started, extension)
     show(reply, out)
     return reply
+
+
+def _wav(out: Path) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(out, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="WAV")
+    except soundfile.LibsndfileError as error:
+        raise InvalidRequest(f"{out} cannot be written: {error.error_string}") from error
 
 
 def _message(error: openai.APIStatusError) -> str:

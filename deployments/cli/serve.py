@@ -1,5 +1,6 @@
 """Run the graph on this machine."""
 
+import contextlib
 import signal
 import socket
 import threading
@@ -29,27 +30,29 @@ def load_settings(
 
 
 def base_url(settings: Settings) -> str:
-    host = settings.models.ingress.host
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings.models.ingress.http_port}"
+    """Where this machine reaches the ingress; what listens everywhere is asked for on the loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.models.ingress.host, settings.models.ingress.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.models.ingress.http_port}"
 
 
 def serve(path: Path | None, checkpoint: str | None, host: str | None, port: int | None) -> None:
-    """Start, say where, wait for Ctrl-C or SIGTERM, drain."""
+    """Start, say where, wait for Ctrl-C or SIGTERM, drain. While it starts or drains, either stops it at once."""
     settings = checked(load_settings(path, checkpoint, host, port))
-    from deployments.cluster import deploy, local_ray
+    from deployments.cluster import deploy, drain, local_ray
 
-    stop = threading.Event()
     with local_ray(quiet=False):
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: stop.set())
+        for name in (signal.SIGINT, signal.SIGTERM):  # a shell's background job begins with SIGINT ignored
+            signal.signal(name, signal.default_int_handler)
         print(f"starting the graph on {settings.models.checkpoint} ...", flush=True)
         started = time.monotonic()
         deploy(settings)
         wait_ready(base_url(settings))
         print(f"ready after {time.monotonic() - started:.0f} s: {base_url(settings)}/v1/chat/completions", flush=True)
         print("Ctrl-C drains and stops.", flush=True)
-        stop.wait()
-        print("draining ...", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        print("draining; Ctrl-C again stops at once ...", flush=True)
+        drain()
 
 
 def checked(settings: Settings) -> Settings:
@@ -70,9 +73,15 @@ def checked(settings: Settings) -> Settings:
 def _check_port(url: str) -> None:
     """Replicas share their port with SO_REUSEPORT, so another server on it would silently take half the calls."""
     where = urlsplit(url)
-    with socket.socket() as probe:
-        if probe.connect_ex((str(where.hostname), int(where.port or 0))) == 0:
-            raise InvalidRequest(f"Port {where.port} is taken; choose another with --port, or stop what listens there.")
+    if not where.port:
+        raise InvalidRequest("Port 0 is any free port, and nobody would know which: choose one with --port.")
+    try:
+        socket.create_connection((str(where.hostname), where.port), timeout=2.0).close()
+    except socket.gaierror:
+        raise InvalidRequest(f"{where.hostname} is no address of this machine; choose another with --host.") from None
+    except OSError:
+        return  # nobody answers there
+    raise InvalidRequest(f"Port {where.port} is taken; choose another with --port, or stop what listens there.")
 
 
 def wait_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:

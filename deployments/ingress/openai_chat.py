@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from chroma_models.errors import InvalidRequest, UnknownVoice
+from chroma_models.types import FRAMES_PER_S
 from deployments.ingress.audio_in import InputFormat
 from deployments.ingress.audio_out import OutputFormat
+
+FRAME_S = 1 / FRAMES_PER_S  # the shortest reply: an empty one is no file a player opens
 
 
 class Shape(BaseModel):
@@ -131,7 +134,7 @@ class StreamOptions(Shape):
 class Extension(Shape):
     """Our extension `chroma`: what OpenAI's shape has no field for."""
 
-    max_reply_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_reply_s: float | None = Field(default=None, ge=FRAME_S, allow_inf_nan=False)
     text_temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
     codes: bool = False  # answer with the reply's codes, base64 int16 [frames, 8]
 

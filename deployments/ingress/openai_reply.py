@@ -22,7 +22,7 @@ def audio_tokens(messages: Sequence[Message]) -> int:
 
     Qwen2.5-Omni's processor halves the mel frames twice, rounding as here.
     """
-    mels = [-(-len(p.pcm) // 2 // 160) for m in messages for p in m.parts if isinstance(p, Audio)]
+    mels = [-(-p.count // 160) for m in messages for p in m.parts if isinstance(p, Audio)]
     return sum(max(0, ((n - 1) // 2 - 1) // 2 + 1) for n in mels)
 
 

@@ -45,6 +45,22 @@ def test_a_port_that_is_taken(tiny: Path) -> None:
         refused("serve", "--checkpoint", tiny, "--port", port, saying=f"Port {port} is taken")
 
 
+def test_an_address_that_is_none(tiny: Path) -> None:
+    refused("serve", "--checkpoint", tiny, "--host", "nowhere.invalid", saying="--host")
+    refused("serve", "--checkpoint", tiny, "--port", 0, saying="--port")
+
+
+def test_a_port_that_is_taken_on_ipv6(tiny: Path) -> None:
+    with socket.socket(socket.AF_INET6) as other:
+        try:
+            other.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback")
+        other.listen()
+        port = other.getsockname()[1]
+        refused("serve", "--checkpoint", tiny, "--host", "::1", "--port", port, saying=f"Port {port} is taken")
+
+
 @pytest.mark.parametrize(
     ("tree", "saying"),
     [
@@ -61,7 +77,11 @@ def test_settings_that_are_wrong(tmp_path: Path, tree: str, saying: str) -> None
 
 
 def test_asking_nobody_and_asking_with_nothing(tmp_path: Path) -> None:
-    refused("ask", QUESTION, "--url", "http://127.0.0.1:9", "--out", tmp_path / "r.wav", saying="chroma serve")
+    earlier = tmp_path / "r.wav"
+    earlier.write_bytes(b"an earlier reply")
+    refused("ask", QUESTION, "--url", "http://127.0.0.1:9", "--out", earlier, saying="chroma serve")
+    assert earlier.read_bytes() == b"an earlier reply"
+    refused("ask", QUESTION, "--out", tmp_path / "nowhere" / "r.wav", saying="cannot be written")
     refused("ask", tmp_path / "none.wav", saying="cannot be read")
     refused("ask", tmp_path / "notes.txt", saying="wav, mp3, flac")
     refused("ask", QUESTION, "--voice", QUESTION, saying="--transcript")

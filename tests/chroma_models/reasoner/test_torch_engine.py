@@ -239,6 +239,8 @@ async def test_a_mute_engine_sends_keep_alives_fails_its_check_and_ends_the_turn
         assert heard.items.count([]) >= 5
         with pytest.raises(StageUnavailable, match="no step"):
             await check_beside_a_turn(engine)
+        with pytest.raises(StageUnavailable, match="no step"):
+            await check_while_turns_arrive(engine)
         assert engine.requests_running == 0
 
 
@@ -253,6 +255,16 @@ async def check_beside_a_turn(engine: TorchReasoner) -> None:
         await anext(items)
         await asyncio.sleep(0.3)
         engine.check()
+
+
+async def check_while_turns_arrive(engine: TorchReasoner) -> None:
+    """check() in the moment when another turn has come to the one that waits."""
+    async with aclosing(engine.steps(turn("mute", CONVERSATIONS["text only"]))) as items:
+        await anext(items)
+        await asyncio.sleep(0.3)
+        async with aclosing(engine.steps(turn("new", CONVERSATIONS["text only"]))) as others:
+            await anext(others)
+            engine.check()
 
 
 async def test_a_dead_step_loop_fails_its_turns_and_its_check(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

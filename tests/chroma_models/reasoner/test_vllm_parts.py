@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from chroma_models.checkpoint.weights import Checkpoint
+from chroma_models.config import ReasonerConfig
 from chroma_models.reasoner.row_check import RowCheck, row_bytes
+from chroma_models.reasoner.vllm_config import engine_args
 from chroma_models.sampling import TEXT, RowSampling, choose
 from chroma_models.types import Sampling
 from tests.chroma_models.reasoner.conversations import FP32
@@ -128,3 +130,8 @@ def test_row_bytes_keep_every_bit() -> None:
     half = row.bfloat16()
     back = torch.frombuffer(bytearray(row_bytes(half)), dtype=torch.bfloat16)
     assert torch.equal(back, half)
+
+
+def test_neighbours_on_a_gpu_do_not_keep_the_engine_from_starting(tmp_path: Path) -> None:
+    """vLLM's start-up check wants this share of the GPU free, although the KV cache is sized in bytes."""
+    assert engine_args(ReasonerConfig(), FP32, tmp_path)["gpu_memory_utilization"] < 0.05

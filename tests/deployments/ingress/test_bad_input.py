@@ -110,6 +110,7 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
         "invalid_request",
         "messages",
     ),
+    "a reply shorter than a frame": ({"chroma": {"max_reply_s": 0.05}}, 400, "invalid_request", "chroma.max_reply_s"),
     "negative temperature": ({"temperature": -1}, 400, "invalid_request", "temperature"),
     "temperature in quotes": ({"temperature": "0.7"}, 400, "invalid_request", "temperature"),
     "negative top_k": ({"top_k": -1}, 400, "invalid_request", "top_k"),
