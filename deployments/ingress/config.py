@@ -37,7 +37,9 @@ class IngressConfig(Config):
     audio: AudioLimits = AudioLimits()
 
     max_concurrent: PositiveInt = 256  # turns of this replica, then Overloaded
-    admit_timeout_s: PositiveFloat = 6.0  # to the first item: two seconds for each of three stages
+    admit_timeout_s: PositiveFloat = (
+        8.0  # to the first item: 2 s for each of three stages and a second Backbone
+    )
     first_audio_timeout_s: PositiveFloat = 10.0  # to the first audio, however many keep-alives come
     stall_timeout_s: PositiveFloat = 3.0  # no item at all for this long means the stage is lost
     max_turn_s: PositiveFloat = 180.0  # a turn is ended after this, whatever else
