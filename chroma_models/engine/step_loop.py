@@ -162,7 +162,6 @@ class StepLoop:
                 self._turn_over()
         except BaseException as error:  # whatever it was, nobody may wait for a loop that is gone
             self._died(self._typed(error, "The Backbone's step loop has died."))
-            raise
 
     def _turn_over(self) -> None:
         """Commands, then an iteration, or a nap when there is nothing to do."""
