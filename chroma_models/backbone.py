@@ -58,16 +58,23 @@ class Backbone:
         return torch.stack([rows, self.text_table[tokens]], 1)
 
     def embed_progress(self, frames: Sequence[Frame]) -> Tensor:
-        """What was fed to predict these frames, all but the last frame's own embedding: [positions, hidden]."""
-        parts: list[Tensor] = []
-        codes = codes_tensor(b"".join(f.codes for f in frames), self.device)
-        embedded = self.codebooks.embed_frames(codes)
+        """What was fed to predict these frames, the first as if it began the reply: [positions, hidden].
+
+        That is pair | F | F pair | F ..., and not the last frame's own embedding, which the next step brings.
+        """
+        order: list[int] = []  # positions in the order they are fed, as rows of [frames..., pairs...]
+        steps = [frame.step for frame in frames if frame.step is not None]
+        pair = len(frames)
         for i, frame in enumerate(frames):
             if i > 0:
-                parts.append(embedded[i - 1 : i])
+                order.append(i - 1)
             if frame.step is not None:
-                parts.append(self.embed_pairs([frame.step])[0])
-        return torch.cat(parts)
+                order += [pair, pair + 1]
+                pair += 2
+        embedded = self.codebooks.embed_frames(codes_tensor(b"".join(f.codes for f in frames), self.device))
+        if steps:
+            embedded = torch.cat([embedded, self.embed_pairs(steps).flatten(0, 1)])
+        return embedded[torch.tensor(order, dtype=torch.int64, device=self.device)]
 
     def row(self, data: bytes) -> Tensor:
         """A text step's hidden row, bf16 or float32 as its length says: [hidden]."""

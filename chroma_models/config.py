@@ -3,12 +3,19 @@
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+    from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 else:
     try:
-        from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+        from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
     except ImportError:  # a machine with torch and transformers alone runs the engines' benchmarks
-        from chroma_models.bare_config import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+        from chroma_models.bare_config import (
+            BaseModel,
+            ConfigDict,
+            NonNegativeFloat,
+            NonNegativeInt,
+            PositiveFloat,
+            PositiveInt,
+        )
 
 
 class Config(BaseModel):
@@ -33,11 +40,14 @@ class TurnLimits(Config):
     stall_timeout_s: PositiveFloat = 3.0  # a stream silent, or an outbox over its limit, for longer is lost
     max_turn_s: PositiveFloat = 180.0  # a turn is ended after this, whatever else
     max_lead_s: PositiveFloat = 4.0  # a realtime row this far ahead of playback waits
+    max_load: PositiveFloat = 0.85  # share of real time that the Backbone's forecast may fill with realtime turns
 
 
 class BackboneSizes(Config):
-    slots: PositiveInt = 16  # turns per replica; the checkpoint's positions of KV each
-    prefill_chunk: PositiveInt = 256  # positions prefilled between two steps of the running rows
+    slots: PositiveInt = 16  # new turns per replica; the checkpoint's positions of KV each
+    reserved_slots: NonNegativeInt = 1  # further ones that only resumed turns may take, so that a lost replica's fit
+    prefill_chunk: PositiveInt = 256  # most positions prefilled between two steps of the running rows
+    voice_cache_bytes: NonNegativeInt = 256 << 20  # KV of voice prompts kept on the device; 32 KB a position, full size
     outbox_frames: PositiveInt = 1024  # undelivered frames a slot may hold before stall_timeout_s starts
     half_batches: PositiveInt = 2  # batches in flight between Backbone and a split Decoder
     min_split_rows: PositiveInt = 8  # below this many rows one batch is cheaper than two halves

@@ -88,6 +88,41 @@ class Reference:
         frames = [self.embed_frame(codes) for codes in voice_codes.tolist()]
         return [*text, *frames, torch.zeros_like(text[0])]
 
+    def window_start(self, prompt: int, index: int) -> int:
+        """The first frame still in the sequence when frame `index` is predicted, found by walking there.
+
+        A window may hold as many frames as fit the positions with a text pair before every second one, an even number
+        of them; when the next two do not fit, the recent half of them (an even number again) is kept.
+        """
+
+        def fits(frames: int) -> bool:
+            return prompt + (frames - 1) + 2 * -(-frames // 2) <= self.architecture.backbone.positions
+
+        start = 0
+        for i in range(0, index + 1, 2):
+            if not fits(i - start + 2):
+                start = i - (i - start) // 4 * 2
+        return start
+
+    def sequence(
+        self,
+        text_tokens: Sequence[int],
+        voice_codes: np.ndarray,
+        rows: Tensor,
+        tokens: Sequence[int],
+        history: Sequence[Sequence[int]],
+    ) -> list[Tensor]:
+        """Everything fed before the frame that follows a history of frames: the prompt, and the recent window."""
+        fed = self.prompt(text_tokens, voice_codes)
+        start = self.window_start(len(fed), len(history))
+        last = tokens.index(self.architecture.im_end) if self.architecture.im_end in tokens else len(tokens)
+        for index in range(start, len(history) + 1):
+            if index > start:
+                fed.append(self.embed_frame(history[index - 1]))
+            if index % 2 == 0 and index // 2 <= last:
+                fed += [rows[index // 2], self._text[tokens[index // 2]]]
+        return fed
+
     @torch.no_grad()
     def frame(self, sequence: Sequence[Tensor], sampling: Sampling, index: int) -> tuple[list[int], float]:
         """The codes after a sequence of embeddings, and the smallest gap between the two best logits on the way."""
@@ -123,21 +158,18 @@ class Reference:
     ) -> Iterator[tuple[list[int], float]]:
         """Frames of a reply, each with its smallest margin, until end of speech, end of text or max_frames.
 
+        Every frame's sequence is laid out anew from the frames before it.
+
         voice_codes [frames, CODEBOOKS]; rows float32 [steps, hidden] and tokens are the Reasoner's
         """
-        sequence = self.prompt(text_tokens, voice_codes)
-        ended = False
+        history: list[list[int]] = []
         for index in range(max_frames):
-            if index % 2 == 0 and not ended:
-                if index // 2 >= len(tokens):
-                    return
-                sequence += [rows[index // 2], self._text[tokens[index // 2]]]
-                ended = tokens[index // 2] == self.architecture.im_end
-            if len(sequence) > self.architecture.backbone.positions:
+            if index % 2 == 0 and index // 2 >= len(tokens) and self.architecture.im_end not in tokens:
                 return
+            sequence = self.sequence(text_tokens, voice_codes, rows, tokens, history)
             codes, margin = self.frame(sequence, sampling, index)
             if any(codes):
                 yield codes, margin
             if not any(codes[:-1]):
                 return
-            sequence.append(self.embed_frame(codes))
+            history.append(codes)

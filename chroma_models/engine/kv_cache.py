@@ -36,6 +36,21 @@ class KvCache:
             x = stack.finish(layer, x, grouped_attention(q[None], keys, values, mask)[0])
         return rms_norm(x, stack.norm, stack.shape.norm_eps)
 
+    def prefix_bytes(self, positions: int) -> int:
+        """Size of what read_prefix gives."""
+        return 2 * self.keys[:, 0, :, 0].nbytes * positions
+
+    @torch.inference_mode()
+    def read_prefix(self, slot: int, positions: int) -> Tensor:
+        """A copy of a slot's first positions: [2, layers, kv_heads, positions, head_dim], keys then values."""
+        return torch.stack([self.keys[:, slot, :, :positions], self.values[:, slot, :, :positions]])
+
+    @torch.inference_mode()
+    def write_prefix(self, slot: int, prefix: Tensor) -> None:
+        """Begin a slot with what read_prefix gave, instead of prefilling the same positions again."""
+        positions = prefix.shape[3]
+        self.keys[:, slot, :, :positions], self.values[:, slot, :, :positions] = prefix[0], prefix[1]
+
     @torch.inference_mode()
     def step(self, stack: Stack, slots: list[int], lengths: list[int], x: Tensor, counts: list[int]) -> Tensor:
         """Advance several turns by 1..n positions each, in one pass.

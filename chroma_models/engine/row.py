@@ -1,29 +1,28 @@
 """One running turn inside the Backbone's step loop."""
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from chroma_models.engine.slots import Slot
-from chroma_models.interleave import segment_positions, wants_pair
-from chroma_models.types import FRAMES_PER_S, Finished, FinishReason, TextStep, Turn, Usage
-
-HOLD_FRAMES = 4  # a row held for its lead waits until this many frames of it are used up, then makes them in a burst
+from chroma_models.engine.voice_cache import VoiceKey
+from chroma_models.interleave import Windows, segment_positions, wants_pair
+from chroma_models.types import FRAMES_PER_S, Finished, FinishReason, Frame, TextStep, Turn, Usage
 
 
 @dataclass
 class Row:
-    """Host-side state of a slot. Only the engine's thread touches it."""
+    """Host-side state of a slot. Only the engine's thread touches it. What the scheduler sees of it is Paced."""
 
     slot: Slot
     turn: Turn
+    windows: Windows
     prompt: Tensor | None  # positions still to prefill, [n, hidden]
-    opened_at: float
-    prompt_positions: int
     position: int = 0  # positions the KV slot holds
     frame: int = 0  # the next frame's index
+    recent: list[Frame] = field(default_factory=list)  # the frames of the window, which a roll feeds again
+    voice_key: VoiceKey | None = None  # set until the prompt this row prefills has been kept for others
     steps: deque[TextStep] = field(default_factory=deque)  # arrived, not yet spoken
     text_ended: bool = False  # im_end was injected
     text_cut: bool = False  # the Reasoner stopped without im_end
@@ -37,34 +36,37 @@ class Row:
     idle_since: float | None = None
 
     @property
-    def pair_due(self) -> bool:
-        return wants_pair(self.frame) and not self.text_ended
+    def realtime(self) -> bool:
+        return self.turn.pace == "realtime"
 
     @property
-    def segment(self) -> int:
-        return segment_positions(self.frame, self.pair_due)
+    def started(self) -> bool:
+        return self.started_at is not None
+
+    @property
+    def prefill_left(self) -> int:
+        return 0 if self.prompt is None else self.prompt.shape[0]
+
+    @property
+    def ready(self) -> bool:
+        """Can it step now: prefilled, not in flight, and its text there if it needs it?"""
+        return self.prompt is None and not self.in_flight and bool(self.steps or not self.pair_due)
+
+    @property
+    def pair_due(self) -> bool:
+        return wants_pair(self.frame) and not self.text_ended
 
     def lead_s(self, now: float) -> float:
         if self.started_at is None:
             return 0.0
         return (self.frame - self.started_frame) / FRAMES_PER_S - (now - self.started_at)
 
-    def must_wait(self, now: float, max_lead_s: float) -> bool:
-        """Is the row too far ahead of playback? Once held, it waits until a burst of frames fits again."""
-        if self.turn.pace == "fast":
-            return False
-        limit = max_lead_s - HOLD_FRAMES / FRAMES_PER_S if self.held else max_lead_s
-        self.held = self.lead_s(now) > limit
-        return self.held
-
-    def end_reason(self, positions: int) -> FinishReason | None:
-        """Why the row cannot make another frame, if it cannot."""
+    def end_reason(self) -> FinishReason | None:
+        """Why the row makes no further frame, if it makes none."""
         if self.frame >= self.turn.limits.max_frames:
             return "max_reply"
         if self.pair_due and not self.steps and self.text_cut:
             return "max_text_tokens"
-        if self.position + self.segment > positions:
-            return "positions"
         return None
 
     def proposed(self, step: TextStep | None, im_end: int, now: float) -> None:
@@ -76,13 +78,19 @@ class Row:
             self.waited_s += now - self.idle_since
             self.idle_since = None
 
-    def spoke(self, now: float) -> None:
+    def spoke(self, frame: Frame, now: float) -> None:
         """A frame is out."""
         if self.started_at is None:
             self.started_at, self.started_frame = now, self.frame
+        self.recent.append(frame)
         self.frame += 1
         if self.pair_due and not self.steps:
             self.idle_since = now
+
+    def forget(self) -> None:
+        """Drop the frames that the next frame's window no longer holds."""
+        outside = self.windows.start(self.frame) - self.recent[0].index
+        del self.recent[:outside]
 
     def finished(self, reason: FinishReason) -> Finished:
         timing = {
@@ -91,15 +99,3 @@ class Row:
             "backbone.text_wait": self.waited_s,
         }
         return Finished(reason, Usage(frames=self.frame), timing)
-
-
-def due(rows: Sequence[Row], now: float, max_lead_s: float) -> list[Row]:
-    """The rows that can step now: prefilled, their text there if they need it, and not too far ahead."""
-    return [
-        row
-        for row in rows
-        if row.prompt is None
-        and not row.in_flight
-        and (row.steps or not row.pair_due)
-        and not row.must_wait(now, max_lead_s)
-    ]

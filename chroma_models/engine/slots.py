@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
 
 from chroma_models.errors import Overloaded
 
@@ -15,50 +17,89 @@ class Slot:
     turn_id: str
 
 
-class SlotPool:
-    """Hands out rows, lowest first, to turns in order of arrival. Used from one event loop."""
+class Rank(IntEnum):
+    """Who goes first where several wait for a slot; in order of arrival within a rank."""
 
-    def __init__(self, rows: int) -> None:
+    RESUMED = 0
+    REALTIME = 1
+    FAST = 2
+
+
+@dataclass(eq=False)
+class _Waiting:
+    turn_id: str
+    rank: Rank
+    claim: Callable[[], bool]
+    granted: "asyncio.Future[Slot]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class SlotPool:
+    """Hands out rows, lowest first. Used from one event loop.
+
+    reserved  of the rows are for resumed turns alone
+    """
+
+    def __init__(self, rows: int, reserved: int = 0) -> None:
+        self._rows, self._reserved = rows, reserved
         self._free = sorted(range(rows), reverse=True)
-        self._waiting: deque[asyncio.Future[int]] = deque()
+        self._waiting: dict[Rank, deque[_Waiting]] = {rank: deque() for rank in Rank}
+        self._resumed: set[int] = set()  # rows held by resumed turns
         self.held: dict[int, Slot] = {}
 
-    async def acquire(self, turn_id: str, timeout_s: float) -> Slot:
-        """Wait for a row. Raises Overloaded after timeout_s."""
-        if self._free and not self._waiting:
-            return self._hold(self._free.pop(), turn_id)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+    async def acquire(
+        self,
+        turn_id: str,
+        timeout_s: float,
+        rank: Rank = Rank.REALTIME,
+        claim: Callable[[], bool] = lambda: True,
+    ) -> Slot:
+        """Wait for a row. Raises Overloaded after timeout_s.
+
+        claim  asked when a row could be had, at first and whenever one is given back; True takes it
+        """
+        waiting = _Waiting(turn_id, rank, claim)
+        self._waiting[rank].append(waiting)
+        self._grant()
         try:
             async with asyncio.timeout(timeout_s):
-                row = await future
+                return await waiting.granted
         except BaseException as error:
-            if future.done() and not future.cancelled():  # granted in the moment we gave up: pass it on
-                self._offer(future.result())
-            elif future in self._waiting:
-                self._waiting.remove(future)
+            if waiting in self._waiting[rank]:
+                self._waiting[rank].remove(waiting)
+            elif waiting.granted.done() and not waiting.granted.cancelled():  # in the moment we gave up: pass it on
+                self.release(waiting.granted.result())
             if isinstance(error, TimeoutError):
                 raise Overloaded(f"No slot became free within {timeout_s:g} s.", timeout_s) from error
             raise
-        return self._hold(row, turn_id)
-
-    def _hold(self, row: int, turn_id: str) -> Slot:
-        slot = Slot(row, turn_id)
-        self.held[row] = slot
-        return slot
 
     def release(self, slot: Slot) -> None:
         """Give the row back, once; a second call, or one for an earlier owner, does nothing."""
         if self.held.get(slot.row) is not slot:
             return
         del self.held[slot.row]
-        self._offer(slot.row)
-
-    def _offer(self, row: int) -> None:
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(row)
-                return
-        self._free.append(row)
+        self._resumed.discard(slot.row)
+        self._free.append(slot.row)
         self._free.sort(reverse=True)
+        self._grant()
+
+    def _grant(self) -> None:
+        """Rows to whoever may have one. A granted row is held at once, before its owner wakes."""
+        for rank, queue in self._waiting.items():
+            while queue and self._open_to(rank):
+                if queue[0].granted.done():  # its owner gave up and has not woken yet
+                    queue.popleft()
+                    continue
+                if not queue[0].claim():
+                    break
+                waiting = queue.popleft()
+                slot = Slot(self._free.pop(), waiting.turn_id)
+                self.held[slot.row] = slot
+                if rank is Rank.RESUMED:
+                    self._resumed.add(slot.row)
+                waiting.granted.set_result(slot)
+
+    def _open_to(self, rank: Rank) -> bool:
+        if not self._free or rank is Rank.RESUMED:
+            return bool(self._free)
+        beyond_reserve = len(self.held) - min(len(self._resumed), self._reserved)
+        return beyond_reserve < self._rows - self._reserved

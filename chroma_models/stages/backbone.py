@@ -45,26 +45,26 @@ class BackboneStage:
         self._tokenize = tokenize_transcript
 
     async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
-        """Frames of a turn, from where progress ends. Raises typed errors; closing it frees everything upstream."""
+        """Frames of a turn, from where progress ends. Raises typed errors; closing it frees everything upstream.
+
+        progress  all frames so far. Text steps of frames older than half the Backbone's positions are read for their
+                  tokens alone and may come without rows; the rows of later ones are needed.
+        """
         done = self._resumable(progress)
         spoken = spoken_steps(done)
         config = self.engine.config
-        ends_at = time.monotonic() + min(turn.deadline_s, config.max_turn_s)
         async with self.engine.slot(turn, self._tokenize(turn.voice.transcript), done) as outbox:
             text = _Text(self._reasoner, self.engine, turn, outbox)
             async with aclosing(text):
                 if not any(step.token == self.engine.backbone.architecture.im_end for step in spoken):
                     await text.open([step.token for step in spoken])
                 yield Admitted(self.fingerprint)
-                pacer = ItemPacer(1.0 / KEEP_ALIVE_S * 4)
+                pacer = ItemPacer()
                 delivered = len(spoken)
                 silent_until = time.monotonic() + config.first_audio_timeout_s
                 while True:
                     await outbox.settle(pacer.hold_s())
                     item = await outbox.take(KEEP_ALIVE_S)
-                    now = time.monotonic()
-                    if now > ends_at:
-                        raise TurnTimeout("The turn took longer than it may.")
                     if isinstance(item, Finished):
                         yield text.finished(item, delivered)
                         return
@@ -72,7 +72,7 @@ class BackboneStage:
                         silent_until = float("inf")
                         delivered += len(spoken_steps(item))
                         pacer.sent(len(item))
-                    elif now > silent_until:
+                    elif time.monotonic() > silent_until:
                         raise TurnTimeout(f"No speech within {config.first_audio_timeout_s:g} s.")
                     yield item
 
@@ -97,36 +97,41 @@ class _Text:
     async def open(self, after: Sequence[int]) -> None:
         """Returns when the Reasoner has admitted the turn; raises what it raises instead."""
         self._task = asyncio.create_task(self._pump(after), name=f"text-{self._turn.id}")
+        self._task.add_done_callback(self._ended)
         await self._admitted
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """However the pump ended, nobody waits for text that will not come: a cancel from upstream is a loss too."""
+        error = None if task.cancelled() else task.exception()
+        if self._end is not None and error is None:
+            return
+        if error is not None and not isinstance(error, ChromaError):
+            log.error("the Reasoner's stream failed", exc_info=error)
+        typed = error if isinstance(error, ChromaError) else StageUnavailable("The Reasoner was lost.", 1.0)
+        if self._admitted.done():
+            self._outbox.fail(typed)
+        else:
+            self._admitted.set_exception(typed)
 
     async def _pump(self, after: Sequence[int]) -> None:
         config = self._engine.config
         steps = self._reasoner.steps(self._turn, after)
-        try:
-            async with aclosing(
-                lively(steps, "Reasoner", config.stall_timeout_s, config.admit_timeout_s + config.stall_timeout_s)
-            ) as items:
-                async for item in items:
-                    if isinstance(item, Admitted):
-                        self._prompt_tokens = item.prompt_tokens
-                        self._admit()
-                    elif isinstance(item, Finished):
-                        self._end = item
-                        if item.reason != "end_of_speech":
-                            self._engine.end_text(self._outbox.slot)
-                    elif item:
-                        self._admit()
-                        self._engine.feed(self._outbox.slot, item)
-            if self._end is None:
-                raise StageUnavailable("The Reasoner's stream ended without an end.", 1.0)
-        except Exception as error:
-            if not isinstance(error, ChromaError):
-                log.error("the Reasoner's stream failed", exc_info=error)
-            typed = error if isinstance(error, ChromaError) else StageUnavailable("The Reasoner failed.", 1.0)
-            if self._admitted.done():
-                self._outbox.fail(typed)
-            else:
-                self._admitted.set_exception(typed)
+        patience_s = config.admit_timeout_s + config.stall_timeout_s
+        async with aclosing(lively(steps, "Reasoner", config.stall_timeout_s, patience_s)) as items:
+            async for item in items:
+                if isinstance(item, Admitted):
+                    self._prompt_tokens = item.prompt_tokens
+                    self._admit()
+                elif isinstance(item, Finished):
+                    self._admit()
+                    self._end = item
+                    if item.reason != "end_of_speech":
+                        self._engine.end_text(self._outbox.slot)
+                elif item:
+                    self._admit()
+                    self._engine.feed(self._outbox.slot, item)
+        if self._end is None:
+            raise StageUnavailable("The Reasoner's stream ended without an end.", 1.0)
 
     def _admit(self) -> None:
         if not self._admitted.done():

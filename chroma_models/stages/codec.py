@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from chroma_models.codec.engine import CodecEngine
+from chroma_models.errors import Overloaded
 from chroma_models.stages.backbone import FrameItem
 from chroma_models.stages.streams import lively
 from chroma_models.types import CODEBOOKS, Admitted, AudioChunk, Finished, Frame, Progress, Turn
@@ -36,9 +37,7 @@ class CodecStage:
             if progress is not None and progress.frames:
                 await self.engine.rebuild(slot, codes_array(progress.frames))
             decode_s = 0.0
-            frames = self._backbone.frames(turn, progress)
-            patience_s = 2 * config.admit_timeout_s + config.stall_timeout_s
-            async with aclosing(lively(frames, "Backbone", config.stall_timeout_s, patience_s)) as items:
+            async with aclosing(self._frames(turn, progress)) as items:
                 async for item in items:
                     if isinstance(item, Admitted):
                         yield item
@@ -56,6 +55,23 @@ class CodecStage:
                         yield AudioChunk(tuple(item), b"".join(pcm))
                     else:
                         yield KEEP_ALIVE
+
+    async def _frames(self, turn: Turn, progress: Progress | None) -> AsyncGenerator[FrameItem, None]:
+        """The Backbone's stream, asked for a second time where it refuses: on a cluster the router, which counts calls
+        under way, is likely to pick another replica then. A second refusal is passed on.
+        """
+        config = self.engine.config
+        patience_s = 2 * config.admit_timeout_s + config.stall_timeout_s
+        for last_try in (False, True):
+            frames = self._backbone.frames(turn, progress)
+            try:
+                async with aclosing(lively(frames, "Backbone", config.stall_timeout_s, patience_s)) as items:
+                    async for item in items:
+                        yield item
+                return
+            except Overloaded:  # comes before the first item alone
+                if last_try:
+                    raise
 
     async def encode_voice(self, pcm: bytes) -> bytes:
         """A reference clip, float32 mono 24 kHz, as int16 codes [frames, CODEBOOKS]. Raises InvalidVoice."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -34,23 +34,28 @@ async def lively(
 
 
 class ItemPacer:
-    """When the next list of frames should leave: at once while the lead is thin, then at most `rate_hz` a second."""
+    """When the next list of frames should leave: at once while the lead is thin, then at most 4 a second.
 
-    def __init__(self, rate_hz: float) -> None:
-        self._longest_s = 1.0 / rate_hz
+    The first frame leaves alone and at once. After that the listener has as much in hand as was sent and not yet
+    played; half of it may pass before the next list, so lists grow as the lead does.
+    """
+
+    def __init__(self, longest_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+        self._longest_s, self._clock = longest_s, clock
         self._started_at: float | None = None
         self._sent_at = 0.0
         self._frames = 0
 
     def sent(self, frames: int) -> None:
-        self._sent_at = time.monotonic()
-        self._started_at = self._started_at or self._sent_at
+        self._sent_at = self._clock()
+        if self._started_at is None:
+            self._started_at = self._sent_at
         self._frames += frames
 
     def hold_s(self) -> float:
         """Seconds to let frames gather before the next list. Half the lead is spent at most."""
         if self._started_at is None:
             return 0.0
-        now = time.monotonic()
+        now = self._clock()
         lead_s = self._frames / FRAMES_PER_S - (now - self._started_at)
         return min(self._longest_s, lead_s / 2) - (now - self._sent_at)

@@ -37,11 +37,13 @@ class IngressConfig(Config):
     audio: AudioLimits = AudioLimits()
 
     max_concurrent: PositiveInt = 256  # turns of this replica, then Overloaded
-    admit_timeout_s: PositiveFloat = 6.0  # to the first item: two seconds for each of three stages
+    admit_timeout_s: PositiveFloat = 8.0  # to the first item: 2 s for each of three stages and a second Backbone
     first_audio_timeout_s: PositiveFloat = 10.0  # to the first audio, however many keep-alives come
     stall_timeout_s: PositiveFloat = 3.0  # no item at all for this long means the stage is lost
     max_turn_s: PositiveFloat = 180.0  # a turn is ended after this, whatever else
     max_send_s: PositiveFloat = 60.0  # a client that takes nothing for this long has gone
+    pause_above_s: PositiveFloat = 10.0  # audio a live client has not taken; beyond, the turn behind is given back
+    resume_below_s: PositiveFloat = 2.0  # and taken up again when so little is left; more than a resume takes
     max_reply_s: PositiveFloat = 60.0  # longest reply; a request may ask for less
     max_text_tokens: PositiveInt = 1024  # longest text of a reply; a request may ask for less
 

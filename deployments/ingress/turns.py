@@ -11,6 +11,7 @@ from chroma_models.errors import StageUnavailable, TurnTimeout
 from chroma_models.types import Admitted, AudioChunk, EncodedVoice, Finished, Limits, Message, Sampling, Turn
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.speaker import Item, Speaker
+from deployments.ingress.unhurried import unhurried
 
 Pace = Literal["realtime", "fast"]
 PRIORITY: dict[Pace, int] = {"realtime": 0, "fast": 1}  # lower goes first, as vLLM counts
@@ -68,7 +69,7 @@ async def watch(speaker: Speaker, turn: Turn, config: IngressConfig) -> AsyncGen
         f"No audio came within {config.first_audio_timeout_s:g} s.",
     )
     end = (began + config.max_turn_s, f"The turn took longer than {config.max_turn_s:g} s.")
-    stream = speaker.speak(turn)
+    stream = unhurried(speaker, turn, config)
     try:
         while True:
             limit = min(late, end) if late else end

@@ -1,9 +1,6 @@
 """The step loop against the slow oracle: nothing about the company a turn keeps may change its codes."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,102 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chroma_models.checkpoint.weights import Checkpoint
-from chroma_models.config import BackboneConfig, DecoderConfig, TorchConfig
-from chroma_models.engine.backbone_engine import BackboneEngine
-from chroma_models.engine.decoder_engine import DecoderBatch, DecoderEngine, FusedDecoder, unpack_codes
 from chroma_models.errors import InvalidVoice, Overloaded, PromptTooLong
-from chroma_models.loading import load_backbone, load_decoder
 from chroma_models.reference import Reference
 from chroma_models.types import Finished, Frame
-from tests.chroma_models.engine.turns import Scripted, scripted
-
-FP32 = TorchConfig(device="cpu", dtype="float32")
-TIE = 1e-4  # where the oracle's two best logits are closer than this, rounding may decide
-
-
-class ThreadedDecoder:
-    """A split decoder without a cluster: packed batches, another thread, codes as bytes."""
-
-    def __init__(self, engine: DecoderEngine) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._engine = engine
-        self._pool = ThreadPoolExecutor(1)
-
-    def complete(self, hidden, code0, sampling):  # noqa: ANN001, ANN201
-        batch = DecoderBatch.pack(hidden, code0, sampling)
-        return self._pool.submit(lambda: unpack_codes(self._engine.complete(batch), hidden.device))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny: Path) -> Checkpoint:
-    return Checkpoint.open(tiny)
-
-
-@pytest.fixture(scope="module")
-def reference(checkpoint: Checkpoint) -> Reference:
-    return Reference(checkpoint)
-
-
-@asynccontextmanager
-async def running(checkpoint: Checkpoint, *, split: bool = False, **config: object) -> AsyncIterator[BackboneEngine]:
-    depth = load_decoder(checkpoint, FP32, DecoderConfig())
-    decoder = ThreadedDecoder(DecoderEngine(depth)) if split else FusedDecoder(depth)
-    settings = BackboneConfig(**{"slots": 5, "min_split_rows": 2, "prefill_chunk": 5, **config})
-    engine = BackboneEngine(load_backbone(checkpoint, FP32), decoder, settings, fused=not split)
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.stop()
-
-
-async def collect(
-    engine: BackboneEngine, s: Scripted, *, chunks: tuple[int, ...] = (), leave_after: int | None = None, done: int = 0
-) -> tuple[list[Frame], Finished | None]:
-    """Run a turn, its text arriving in chunks of the given sizes with the loop turning in between."""
-    resumed = frames_of(s)[:done]
-    got: list[Frame] = []
-    async with engine.slot(s.turn, s.transcript, resumed) as outbox:
-
-        async def speak() -> None:
-            rest = s.steps[sum(f.step is not None for f in resumed) :]
-            for size in chunks:
-                engine.feed(outbox.slot, rest[:size])
-                rest = rest[size:]
-                await asyncio.sleep(0.002)
-            engine.feed(outbox.slot, rest)
-
-        task = asyncio.create_task(speak())
-        try:
-            while True:
-                item = await outbox.take(5.0)
-                if isinstance(item, Finished):
-                    return got, item
-                assert item, "the engine fell silent"
-                got += item
-                if leave_after is not None and len(got) >= leave_after:
-                    return got, None
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-def frames_of(s: Scripted) -> list[Frame]:
-    """The oracle's frames as the engine would have delivered them."""
-    steps = iter(s.steps)
-    return [
-        Frame(i, np.array(codes, np.int16).tobytes(), next(steps, None) if i % 2 == 0 else None)
-        for i, (codes, _) in enumerate(s.expected)
-    ]
-
-
-def check(got: list[Frame], s: Scripted, *, start: int = 0) -> None:
-    """Codes equal the oracle's up to its first near-tie; indices count up; each text step is where it was spoken."""
-    want = frames_of(s)[start:]
-    tie = next((i for i, (_, margin) in enumerate(s.expected[start:]) if margin < TIE), None)
-    limit = len(want) if tie is None or s.turn.sampling.temperature else tie
-    assert got[:limit] == want[:limit][: len(got)]
+from tests.chroma_models.engine.engines import running
+from tests.chroma_models.engine.turns import check, collect, scripted
 
 
 async def test_a_turn_alone_equals_the_reference(checkpoint: Checkpoint, reference: Reference) -> None:
@@ -187,18 +93,6 @@ async def test_the_reasoners_limit_ends_the_reply_with_its_own_reason(
         assert item.reason == "max_text_tokens"
         assert len(got) == 4
         check(got, s)
-
-
-async def test_positions_run_out_with_a_reason(checkpoint: Checkpoint, reference: Reference) -> None:
-    s = scripted(checkpoint, reference, 8, frames=10_000)
-    voice = np.zeros((checkpoint.architecture.backbone.positions - 30, 8), np.int16) + 1
-    object.__setattr__(s.turn, "voice", type(s.turn.voice)("", voice.tobytes(), "long"))
-    async with running(checkpoint, prefill_chunk=256) as engine:
-        got, finished = await collect(engine, s)
-        assert finished is not None
-        assert finished.reason == "positions"
-        segments = [sum(1 for f in got if f.step is not None) * 2 + len(got) - 1]
-        assert segments[0] + len(s.transcript) + len(voice) + 3 <= checkpoint.architecture.backbone.positions
 
 
 async def test_realtime_rows_stay_near_playback(checkpoint: Checkpoint, reference: Reference) -> None:

@@ -1,0 +1,148 @@
+"""A slow client gets every frame once, and the stages behind rest meanwhile."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chroma_models.errors import StageUnavailable, TurnTimeout
+from chroma_models.types import Admitted, AudioChunk, EncodedVoice, Finished, Progress, Sampling, Turn
+from deployments.ingress.config import IngressConfig
+from deployments.ingress.turns import watch
+from deployments.ingress.unhurried import WINDOW_FRAMES
+from tests.deployments.ingress.scripted import FINGERPRINT, chunk, finished, until
+
+
+class Speaker:
+    """Speaks `total` frames in lists of four, from where progress ends; `overlap` frames come twice."""
+
+    def __init__(self, total: int, overlap: int = 0, fails_at: int | None = None) -> None:
+        self.total, self.overlap, self.fails_at = total, overlap, fails_at
+        self.open = 0
+        self.resumed: list[Progress] = []
+
+    async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[Any, None]:
+        self.open += 1
+        try:
+            if progress is not None:
+                assert [frame.index for frame in progress.frames] == list(range(len(progress.frames)))
+                self.resumed.append(progress)
+            yield Admitted(FINGERPRINT)
+            at = max(0, len(progress.frames) - self.overlap) if progress else 0
+            while at < self.total:
+                if self.fails_at is not None and at >= self.fails_at:
+                    raise StageUnavailable("lost", 1.0)
+                await asyncio.sleep(0)
+                count = min(4, self.total - at)
+                yield with_rows(chunk(at, count, self.total))
+                at += count
+            yield finished(self.total)
+        finally:
+            self.open -= 1
+
+    async def encode_voice(self, pcm: bytes) -> bytes:
+        return b""
+
+
+def with_rows(plain: AudioChunk) -> AudioChunk:
+    steps = [frame.step and replace(frame.step, row=b"r") for frame in plain.frames]
+    frames = (replace(frame, step=step) for frame, step in zip(plain.frames, steps, strict=True))
+    return AudioChunk(tuple(frames), plain.pcm)
+
+
+def turn(pace: Any = "realtime") -> Turn:
+    return Turn("t", "a", (), EncodedVoice("", b"", ""), Sampling(0), pace=pace)
+
+
+CONFIG = IngressConfig(pause_above_s=1.0, resume_below_s=0.4)
+
+
+async def heard(speaker: Speaker, config: IngressConfig = CONFIG, pause_s: float = 0.002) -> list[Any]:
+    got = []
+    async with aclosing(watch(speaker, turn(), config)) as items:
+        async for item in items:
+            got.append(item)
+            await asyncio.sleep(pause_s)
+    return got
+
+
+def frames(items: list[Any]) -> list[int]:
+    return [frame.index for item in items if isinstance(item, AudioChunk) for frame in item.frames]
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+async def test_a_slow_client_gets_every_frame_once_over_several_pauses(overlap: int) -> None:
+    speaker = Speaker(200, overlap)
+    got = await heard(speaker)
+    assert frames(got) == list(range(200))
+    pcm = b"".join(item.pcm for item in got if isinstance(item, AudioChunk))
+    assert pcm == chunk(0, 200, 200).pcm
+    assert isinstance(got[0], Admitted)
+    assert sum(isinstance(item, Admitted) for item in got) == 1
+    assert isinstance(got[-1], Finished)
+    assert len(speaker.resumed) >= 3
+    assert all(progress.fingerprint == FINGERPRINT for progress in speaker.resumed)
+    assert speaker.open == 0
+
+
+async def test_while_much_waits_nothing_is_held_behind() -> None:
+    speaker = Speaker(200)
+    async with aclosing(watch(speaker, turn(), CONFIG)) as items:
+        await anext(items)
+        await until(lambda: speaker.open == 0)
+        assert speaker.resumed == []
+        for _ in range(5):
+            await anext(items)
+    assert speaker.open == 0
+
+
+async def test_who_keeps_up_is_never_paused_and_fast_work_neither() -> None:
+    speaker = Speaker(200)
+    got = await heard(speaker, pause_s=0)
+    assert frames(got) == list(range(200))
+    assert speaker.resumed == []
+    async with aclosing(watch(speaker, turn("fast"), CONFIG)) as items:
+        assert frames([item async for item in items]) == list(range(200))
+    assert speaker.resumed == []
+
+
+async def test_an_error_comes_after_the_audio_before_it() -> None:
+    speaker = Speaker(200, fails_at=12)
+    got: list[Any] = []
+
+    async def listen() -> None:
+        async with aclosing(watch(speaker, turn(), CONFIG)) as items:
+            async for item in items:
+                got.append(item)
+                await asyncio.sleep(0.002)
+
+    with pytest.raises(StageUnavailable):
+        await listen()
+    assert frames(got) == list(range(12))
+
+
+async def test_a_client_that_takes_nothing_for_too_long_is_given_up() -> None:
+    speaker = Speaker(200)
+    async with aclosing(watch(speaker, turn(), CONFIG.model_copy(update={"max_send_s": 0.05}))) as items:
+        await anext(items)
+        await until(lambda: speaker.open == 0)
+        await asyncio.sleep(0.2)
+        with pytest.raises(TurnTimeout):
+            async for _ in items:
+                pass
+    assert speaker.resumed == []
+
+
+async def test_old_frames_are_kept_without_their_rows() -> None:
+    """What is sent to resume a long reply stays small."""
+    speaker = Speaker(WINDOW_FRAMES + 200)
+    got = await heard(speaker, pause_s=0.0005)
+    assert frames(got) == list(range(WINDOW_FRAMES + 200))
+    kept = speaker.resumed[-1].frames
+    assert len(kept) > WINDOW_FRAMES + 10
+    old, new = kept[:-WINDOW_FRAMES], kept[-WINDOW_FRAMES:]
+    assert {frame.step.row for frame in old if frame.step} == {b""}
+    assert {frame.step.row for frame in new if frame.step} == {b"r"}
