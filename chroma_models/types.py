@@ -146,7 +146,10 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Enough to continue a turn anywhere with an equal fingerprint (weights, dtype, position mode, codec)."""
+    """Enough to continue a turn anywhere with an equal fingerprint (weights, dtype, position mode, codec).
+
+    All frames from 0 on; of those older than half the Backbone's positions the text steps may have lost their rows.
+    """
 
     frames: tuple[Frame, ...]
     fingerprint: str

@@ -82,6 +82,8 @@ class Row:
         """A frame is out."""
         if self.started_at is None:
             self.started_at, self.started_frame = now, self.frame
+        else:  # a listener who had nothing left waited: he plays on from here, and is no further behind than others
+            self.started_at -= min(0.0, self.lead_s(now))
         self.recent.append(frame)
         self.frame += 1
         if self.pair_due and not self.steps:

@@ -14,8 +14,10 @@ from torch import Tensor
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.engine.backbone_engine import BackboneEngine
 from chroma_models.engine.outbox import Outbox
+from chroma_models.engine.row import Row
 from chroma_models.engine.slots import Rank, Slot, SlotPool
 from chroma_models.errors import Overloaded, StageUnavailable, TurnTimeout
+from chroma_models.interleave import Windows
 from chroma_models.reference import Reference
 from chroma_models.sampling import RowSampling
 from chroma_models.types import Finished, Frame, Turn
@@ -177,6 +179,14 @@ async def test_a_turn_that_would_slow_the_others_is_refused(checkpoint: Checkpoi
             check(got, fast)
         got, _ = await collect(engine, s)
         check(got, s)
+
+
+def test_a_listener_who_waited_plays_on_from_there(checkpoint: Checkpoint, reference: Reference) -> None:
+    """A gap (text that came late, say) is not made up by running far ahead of him, before everybody else."""
+    row = Row(Slot(0, "t"), realtime(scripted(checkpoint, reference, 1).turn), Windows(10, 2048), None)
+    for frame, now in enumerate([10.0, 10.01, 15.0, 15.01]):
+        row.spoke(Frame(frame, b"", None), now)
+    assert abs(row.lead_s(15.01) - (2 * 0.08 - 0.01)) < 1e-9
 
 
 async def test_slots_survive_any_order_of_cancels_and_ends() -> None:

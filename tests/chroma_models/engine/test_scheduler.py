@@ -134,6 +134,25 @@ def test_rolls_are_not_heard(machine: Machine) -> None:
     assert sum(row.underruns for row in simulation.served) == 0
 
 
+def test_the_forecast_counts_what_rolls_will_cost() -> None:
+    """Feeding windows again takes nearly as long as the steps here; by steps alone twice as many would be let in."""
+    machine = Machine(0.004, 0.001, 0.0004)
+    simulation = Simulation(machine, positions=600)
+    simulation.run(steady(70, 0.15, 900, 100))
+    assert sum(row.underruns for row in simulation.served) == 0
+    assert 25 <= len(simulation.served) < 0.8 * machine.limit(0.85)
+
+
+@settings(max_examples=20, deadline=None)
+@given(machine=machines, seed=st.integers(0, 1000))
+def test_a_machine_is_learned_while_it_serves(machine: Machine, seed: int) -> None:
+    """Nothing measured before, arrivals one after another: the forecast is good before the machine is full."""
+    count = max(2, 2 * min(30, machine.limit(0.85)))
+    simulation = Simulation(machine, known=False)
+    simulation.run(steady(count, 1.0, 300 + seed % 200, 50 + seed % 300))
+    assert sum(row.underruns for row in simulation.served) == 0
+
+
 def test_held_rows_wake_together() -> None:
     """Six rows at rest use few, full steps: a burst of frames for all, then sleep."""
     machine = Machine(0.002, 0.0005, 0.00002)
