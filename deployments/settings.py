@@ -51,13 +51,13 @@ class StageScale(Config):
     num_cpus: NonNegativeFloat = 0.0  # what Ray's scheduler counts; 0 places anywhere
     num_gpus: NonNegativeFloat = 0.0  # a share of one GPU
     max_ongoing_requests: PositiveInt = 64  # above the slots of the stage: the engine refuses, typed, before Serve does
-    graceful_shutdown_timeout_s: NonNegativeFloat = 20.0
+    graceful_shutdown_timeout_s: NonNegativeFloat = 75.0  # a turn of the longest reply ends in peace
     health_check_period_s: PositiveFloat = 5.0
     health_check_timeout_s: PositiveFloat = 30.0
 
 
 class Scale(Config):
-    ingress: StageScale = StageScale(max_ongoing_requests=1000, graceful_shutdown_timeout_s=75.0)  # linger, then drain
+    ingress: StageScale = StageScale(max_ongoing_requests=1000)
     codec: StageScale = StageScale()
     backbone: StageScale = StageScale()
     decoder: StageScale = StageScale()

@@ -48,7 +48,7 @@ class VllmReasoner:
         self._slots = SlotPool(config.slots)
         self._pumps: set[asyncio.Task[None]] = set()
         self._rows: dict[str, deque[Tensor]] = {}  # by request id: rows whose tokens vLLM has not handed out yet
-        self._progress = time.monotonic()
+        self._silent_s, self._silent_from = 0.0, time.monotonic()  # time with turns running and no output
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._llm: Any = None
 
@@ -110,8 +110,9 @@ class VllmReasoner:
 
     def check(self) -> None:
         self._alive()
-        longest_s = max(self.config.stall_timeout_s, self.config.first_token_timeout_s)
-        if self._pumps and time.monotonic() - self._progress > longest_s:
+        longest_s = max(self.config.stall_timeout_s, 0.8 * self.config.first_token_timeout_s)
+        silent_s = self._silent_s + (time.monotonic() - self._silent_from if self._pumps else 0.0)
+        if silent_s > longest_s:
             raise StageUnavailable(f"The Reasoner made no step for {longest_s:g} s.", RETRY_AFTER_S)
 
     async def self_test(self) -> None:
@@ -176,14 +177,20 @@ class VllmReasoner:
         reply.open()
         pump = asyncio.create_task(self._pump(reply))
         self._pumps.add(pump)
-        pump.add_done_callback(self._pumps.discard)
+        pump.add_done_callback(self._pumped)
         pump.add_done_callback(lambda _: self._slots.release(slot))
         return pump
+
+    def _pumped(self, pump: "asyncio.Task[None]") -> None:
+        """Waiting in vain adds up over turns that come one at a time and give up; only an output clears it."""
+        self._pumps.discard(pump)
+        if not self._pumps:
+            self._silent_s += time.monotonic() - self._silent_from
 
     async def _pump(self, reply: Reply) -> None:
         """Carry one request's tokens and rows from vLLM to its reply. Cancelling it aborts the request."""
         if len(self._pumps) == 1:
-            self._progress = time.monotonic()
+            self._silent_from = time.monotonic()
         request_id = f"{reply.turn.id}-{uuid.uuid4().hex}"
         self._rows[request_id] = deque()
         try:
@@ -237,7 +244,7 @@ class VllmReasoner:
         inner = output_processor.process_outputs
 
         def process_outputs(outputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-            self._progress = time.monotonic()
+            self._silent_s, self._silent_from = 0.0, time.monotonic()
             for output in outputs:
                 row, output.pooling_output = output.pooling_output, None
                 state = output_processor.request_states.get(output.request_id)
