@@ -31,7 +31,7 @@ def build(settings: Settings) -> Application:
         upstream.append(stage(Decoder, scale.decoder, user_config=user_config).bind(models))
     backbone = stage(Backbone, scale.backbone, user_config=user_config).bind(models, *upstream)
     codec = stage(Codec, scale.codec, user_config=user_config).bind(models, backbone)
-    return stage(Ingress, scale.ingress).bind(models, codec)
+    return stage(Ingress, scale.ingress, user_config=user_config).bind(models, codec)
 
 
 def deployment_options(size: StageScale) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.stages.backbone import BackboneStage, FrameItem
 from chroma_models.types import Progress, Turn
 from deployments.handles import RemoteDecoder, RemoteReasoner, answering
-from deployments.logs import expect_refusals, report
+from deployments.logs import expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
 
@@ -33,8 +33,8 @@ class Backbone:
         expect_refusals()
         set_threads(models.torch)
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("backbone")))
-        report("backbone")("loading weights")
-        backbone = load_backbone(checkpoint, models.torch)
+        with loading(report("backbone"), checkpoint):
+            backbone = load_backbone(checkpoint, models.torch)
         completer: FrameDecoder
         if decoder is None:
             completer = FusedDecoder(load_decoder(checkpoint, models.torch, models.decoder))

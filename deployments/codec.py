@@ -14,7 +14,7 @@ from chroma_models.loading import load_codec, set_threads
 from chroma_models.stages.codec import CodecStage, SpeechItem
 from chroma_models.types import Progress, Turn
 from deployments.handles import RemoteBackbone, answering
-from deployments.logs import expect_refusals, report
+from deployments.logs import expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
 
@@ -27,9 +27,9 @@ class Codec:
         expect_refusals()
         set_threads(models.torch)
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("codec")))
-        report("codec")("loading weights")
         config = CodecConfig(**models.codec.model_dump())
-        engine: CodecEngine = load_codec(checkpoint, models.torch, config)
+        with loading(report("codec"), checkpoint):
+            engine: CodecEngine = load_codec(checkpoint, models.torch, config)
         await engine.start()
         await answering(backbone, "Backbone")
         report("codec")("ready")

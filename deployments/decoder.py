@@ -15,7 +15,7 @@ from chroma_models.errors import StageUnavailable
 from chroma_models.loading import load_decoder, set_threads
 from chroma_models.sampling import RowSampling
 from chroma_models.types import Sampling
-from deployments.logs import expect_refusals, report
+from deployments.logs import expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
 
@@ -29,8 +29,8 @@ class Decoder:
         expect_refusals()
         set_threads(models.torch)
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("decoder")))
-        report("decoder")("loading weights")
-        depth = load_decoder(checkpoint, models.torch, models.decoder)
+        with loading(report("decoder"), checkpoint):
+            depth = load_decoder(checkpoint, models.torch, models.decoder)
         self._engine = DecoderEngine(depth)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decoder-steps")
         hidden = torch.zeros((1, checkpoint.architecture.backbone.hidden), dtype=depth.dtype, device=depth.device)

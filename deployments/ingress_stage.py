@@ -10,10 +10,12 @@ from ray.serve.handle import DeploymentHandle
 
 from chroma_models.checkpoint.architecture import Architecture
 from chroma_models.checkpoint.fetch import resolve
+from chroma_models.config import TurnLimits
 from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.types import AudioChunk, Limits, Message, Sampling, Text, Turn
 from deployments.handles import RemoteCodec, answering
 from deployments.ingress.app import IngressApp
+from deployments.ingress.config import IngressConfig
 from deployments.ingress.server import HttpServer
 from deployments.logs import report
 from deployments.settings import Models
@@ -29,13 +31,19 @@ class Ingress:
         say = report("ingress")
         architecture = Architecture.read(resolve(models.checkpoint, say))
         self._speaker = RemoteCodec(codec)
-        self._app = IngressApp(self._speaker, models.ingress, default_sampling(architecture))
-        self._server = HttpServer(self._app, models.ingress)
+        self._sizes = models.ingress
+        config = IngressConfig(**models.ingress.model_dump())
+        self._app = IngressApp(self._speaker, config, default_sampling(architecture))
+        self._server = HttpServer(self._app, config)
         await self._server.start()
         await answering(codec, "Codec")
         await self._warm_up()
         self._app.health.ready = True
         say(f"ready on port {self._server.port}")
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        limits = TurnLimits(**user_config.get("limits", {}))
+        self._app.reconfigure(IngressConfig(**self._sizes.model_dump(), **limits.model_dump()))
 
     async def _warm_up(self) -> None:
         """Retried while the stages behind come up. Raises the last error when they do not."""

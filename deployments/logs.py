@@ -1,11 +1,15 @@
 """What replicas say: one line of progress per long step, and no traceback for a turn that was refused on purpose."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.errors import ChromaError
 
+PROGRESS_S = 5.0
 _START = time.monotonic()
 
 
@@ -16,6 +20,24 @@ def report(stage: str) -> Callable[[str], None]:
         print(f"[{stage}] {message} ({time.monotonic() - _START:.1f} s)", flush=True)
 
     return line
+
+
+@contextmanager
+def loading(say: Callable[[str], None], checkpoint: Checkpoint) -> Iterator[None]:
+    """Says that weights are being loaded, and how many were, every few seconds until they are."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(PROGRESS_S):
+            say(f"loading weights: {checkpoint.bytes_read / 1e9:.2f} GB read")
+
+    say("loading weights")
+    teller = threading.Thread(target=tell, name="loading", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def expect_refusals() -> None:

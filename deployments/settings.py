@@ -21,7 +21,7 @@ from chroma_models.config import (
     TurnLimits,
 )
 from chroma_models.errors import InvalidRequest
-from deployments.ingress.config import IngressConfig
+from deployments.ingress.config import IngressSizes
 
 
 class Models(Config):
@@ -34,7 +34,7 @@ class Models(Config):
     decoder: DecoderConfig = DecoderConfig()
     codec: CodecSizes = CodecSizes()
     placement: Literal["split", "fused"] = "split"  # the Decoder: its own deployment, or inside the Backbone
-    ingress: IngressConfig = IngressConfig()
+    ingress: IngressSizes = IngressSizes()
 
 
 class Autoscaling(Config):

@@ -34,6 +34,7 @@ class Checkpoint:
         self.architecture = architecture
         self._files = files  # by tensor name: the open safetensors file that holds it
         self.digest = self._digest()
+        self.bytes_read = 0  # by tensor(), for whoever shows progress
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
@@ -74,6 +75,7 @@ class Checkpoint:
             stored: Tensor = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{name} cannot be read from {self.folder}: {error}.") from error
+        self.bytes_read += stored.nbytes
         return stored.to(device=device, dtype=dtype)
 
     def source(self, prefix: str, device: torch.device, dtype: torch.dtype) -> Callable[[str], Tensor]:

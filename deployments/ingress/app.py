@@ -40,6 +40,11 @@ class IngressApp:
         self._router = Router(routes, redirect_slashes=False)
         self._edge = Edge(self._route, config, self.health)
 
+    def reconfigure(self, config: IngressConfig) -> None:
+        """Change the limits of a turn; what else differs takes effect with the next start."""
+        self.config = config
+        self._chat.reconfigure(config)
+
     @property
     def voices(self) -> VoiceBook:
         """Where a warm-up turn gets its voice."""

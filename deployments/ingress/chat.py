@@ -51,6 +51,10 @@ class ChatCompletions:
         self._running = 0
         self.voices = VoiceBook(speaker, config, pool)
 
+    def reconfigure(self, config: IngressConfig) -> None:
+        """Turns that begin from now on live by these limits."""
+        self._config = self.voices.config = config
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         clock = asyncio.get_running_loop().time
         spoken = Spoken(clock, clock())
@@ -101,7 +105,14 @@ class ChatCompletions:
         voice = await self.voices.resolve(request.voice)
         pace: Pace = "realtime" if request.stream and request.speaks else "fast"
         turn = self._turns.build(
-            TENANT, session, messages, voice, self._sampling_of(request), self._limits_of(request), pace
+            TENANT,
+            session,
+            messages,
+            voice,
+            self._sampling_of(request),
+            self._limits_of(request),
+            pace,
+            self._config.max_turn_s,
         )
         spoken.open()
         async with aclosing(watch(self._speaker, turn, self._config)) as items:

@@ -2,7 +2,7 @@
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from chroma_models.config import Config
+from chroma_models.config import Config, TurnLimits
 
 
 class AudioLimits(Config):
@@ -21,7 +21,7 @@ class AudioLimits(Config):
     threads: PositiveInt = 4  # decode and encode audio beside the event loop; a long clip occupies one for about 1 s
 
 
-class IngressConfig(Config):
+class IngressSizes(Config):
     host: str = "127.0.0.1"  # the loopback unless an operator opens it
     http_port: int = Field(8000, ge=0, le=65_535)  # shared by every replica of a node; 0 takes a free one
     model_id: str = Field("chroma", min_length=1)  # the name clients ask for
@@ -37,10 +37,6 @@ class IngressConfig(Config):
     audio: AudioLimits = AudioLimits()
 
     max_concurrent: PositiveInt = 256  # turns of this replica, then Overloaded
-    admit_timeout_s: PositiveFloat = 8.0  # to the first item: 2 s for each of three stages and a second Backbone
-    first_audio_timeout_s: PositiveFloat = 10.0  # to the first audio, however many keep-alives come
-    stall_timeout_s: PositiveFloat = 3.0  # no item at all for this long means the stage is lost
-    max_turn_s: PositiveFloat = 180.0  # a turn is ended after this, whatever else
     max_send_s: PositiveFloat = 60.0  # a client that takes nothing for this long has gone
     pause_above_s: PositiveFloat = 10.0  # audio a live client has not taken; beyond, the turn behind is given back
     resume_below_s: PositiveFloat = 2.0  # and taken up again when so little is left; more than a resume takes
@@ -55,3 +51,12 @@ class IngressConfig(Config):
     drain_linger_s: NonNegativeFloat = 4.0  # still accepting while load balancers see us drain
     drain_wait_s: NonNegativeFloat = 60.0  # for live requests to end, then they are cut
     backlog: PositiveInt = 2048  # connections the kernel holds for us
+
+
+class IngressConfig(IngressSizes, TurnLimits):
+    """All the ingress needs: what is fixed while it runs, and the limits every stage shares."""
+
+    @property
+    def admission_s(self) -> float:
+        """To the first item of a turn: Codec, Backbone, perhaps a second Backbone, and Reasoner admit one by one."""
+        return 4 * self.admit_timeout_s

@@ -23,7 +23,6 @@ class TurnBuilder:
     def __init__(self, config: IngressConfig) -> None:
         key = config.affinity_key.encode() if config.affinity_key else secrets.token_bytes(32)
         self._key = blake2b(key).digest()  # 64 bytes, as blake2b wants at most
-        self._deadline_s = config.max_turn_s
 
     def affinity(self, tenant: str, session: str) -> str:
         words = tenant.encode()
@@ -39,6 +38,7 @@ class TurnBuilder:
         sampling: Sampling,
         limits: Limits,
         pace: Pace,
+        deadline_s: float,
     ) -> Turn:
         return Turn(
             id=uuid.uuid4().hex,
@@ -49,7 +49,7 @@ class TurnBuilder:
             limits=limits,
             pace=pace,
             priority=PRIORITY[pace],
-            deadline_s=self._deadline_s,
+            deadline_s=deadline_s,
         )
 
 
@@ -63,7 +63,7 @@ async def watch(speaker: Speaker, turn: Turn, config: IngressConfig) -> AsyncGen
     clock = asyncio.get_running_loop().time
     began = clock()
     silent = StageUnavailable("The speech service did not take the turn in time; please try again.", 1.0)
-    patience_s = config.admit_timeout_s
+    patience_s = config.admission_s
     late: tuple[float, str] | None = (
         began + config.first_audio_timeout_s,
         f"No audio came within {config.first_audio_timeout_s:g} s.",

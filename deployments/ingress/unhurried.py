@@ -91,7 +91,7 @@ class _Reader:
         progress = Progress(tuple(self._frames), self._fingerprint) if self._frames and self._fingerprint else None
         async with aclosing(self._speaker.speak(self._turn, progress)) as stream:
             try:
-                async with asyncio.timeout(self._config.admit_timeout_s if self.resuming else None):
+                async with asyncio.timeout(self._config.admission_s if self.resuming else None):
                     first = await anext(stream, None)
             except TimeoutError as error:
                 raise StageUnavailable("The speech service did not take the turn up again.", 1.0) from error

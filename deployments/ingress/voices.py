@@ -23,7 +23,7 @@ class VoiceBook:
     """Encoded voices by the content of their clips: the most recent are kept; none is encoded twice at once."""
 
     def __init__(self, speaker: Speaker, config: IngressConfig, pool: Executor) -> None:
-        self._speaker, self._config, self._pool = speaker, config, pool
+        self._speaker, self.config, self._pool = speaker, config, pool
         self._codes: OrderedDict[bytes, asyncio.Task[bytes]] = OrderedDict()
 
     async def resolve(self, wanted: ReferenceVoice | None) -> EncodedVoice:
@@ -35,11 +35,11 @@ class VoiceBook:
         clip = (BUILT_IN.parent / about["clip"]).read_bytes()
         key = blake2b(clip).digest()
         if key not in self._codes:
-            self._encode_soon(key, await self._off_loop(partial(voice_pcm, clip, "flac", self._config.audio)))
+            self._encode_soon(key, await self._off_loop(partial(voice_pcm, clip, "flac", self.config.audio)))
         return _voice(about["transcript"], await self._encoded(key))
 
     async def _reference(self, wanted: ReferenceVoice) -> EncodedVoice:
-        limits = self._config.audio
+        limits = self.config.audio
         transcript = wanted.transcript.strip()
         if not transcript:
             raise InvalidVoice("The voice needs the transcript of its clip: send the words spoken in it.", PARAM)
@@ -64,7 +64,7 @@ class VoiceBook:
         return _voice(transcript, await self._encoded(key))
 
     def _decode(self, wanted: ReferenceVoice) -> bytes:
-        return voice_pcm(decode_base64(wanted.reference.data), wanted.reference.format, self._config.audio)
+        return voice_pcm(decode_base64(wanted.reference.data), wanted.reference.format, self.config.audio)
 
     async def _off_loop(self, work: partial[bytes]) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -74,12 +74,12 @@ class VoiceBook:
         task = asyncio.create_task(self._encode(pcm))
         self._codes[key] = task
         task.add_done_callback(partial(self._forget_failure, key))
-        while len(self._codes) > self._config.voice_cache:
+        while len(self._codes) > self.config.voice_cache:
             self._codes.popitem(last=False)
 
     async def _encode(self, pcm: bytes) -> bytes:
         try:
-            async with asyncio.timeout(self._config.first_audio_timeout_s) as limit:
+            async with asyncio.timeout(self.config.first_audio_timeout_s) as limit:
                 codes = await self._speaker.encode_voice(pcm)
         except TimeoutError:
             if not limit.expired():
