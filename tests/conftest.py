@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def goldens() -> Path:
     """The folder of reference outputs, from CHROMA_GOLDENS; by default beside the repository."""
-    folder = Path(os.environ.get("CHROMA_GOLDENS", ROOT.parent / "shared" / "goldens"))
+    folder = Path(os.environ.get("CHROMA_GOLDENS", ROOT.parent / "shared" / "goldens")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no goldens at {folder}: set CHROMA_GOLDENS to the folder that holds A and C")
     return folder
