@@ -53,12 +53,16 @@ class Backbone:
 
     def embed_pairs(self, steps: Sequence[TextStep]) -> Tensor:
         """[h_k, e_k] of some text steps: [steps, 2, hidden]."""
+        tokens = torch.tensor([step.token for step in steps], device=self.device)
+        return torch.stack([self.text_rows(steps), self.text_table.index_select(0, tokens)], 1)
+
+    def text_rows(self, steps: Sequence[TextStep]) -> Tensor:
+        """The hidden rows of some text steps: [steps, hidden], on the device."""
         if len({len(step.row) for step in steps}) == 1:
             rows = self.row(b"".join(step.row for step in steps), len(steps)).view(len(steps), -1)
         else:
             rows = torch.stack([self.row(step.row).float() for step in steps])
-        tokens = torch.tensor([step.token for step in steps], device=self.device)
-        return torch.stack([rows.to(self.device, self.dtype), self.text_table.index_select(0, tokens)], 1)
+        return rows.to(self.device, self.dtype)
 
     def embed_progress(self, frames: Sequence[Frame]) -> Tensor:
         """What was fed to predict these frames, all but the last frame's own embedding: [positions, hidden]."""

@@ -11,6 +11,7 @@ from chroma_models.checkpoint.architecture import Architecture
 from chroma_models.codebooks import Codebooks
 from chroma_models.layers import Layer, Stack, TensorSource, fold, in_by_out
 from chroma_models.sampling import RowSampling, choose
+from chroma_models.threads import threads_for
 from chroma_models.tokens import Tokens
 from chroma_models.types import CODEBOOKS
 
@@ -53,14 +54,19 @@ class DepthDecoder:
             q, kv = stack.qkv(layer, entry, self.ropes[book + 1])
             self.queries.append(q.flatten(1).contiguous())
             self.cells.append(kv.flatten(1).contiguous())
+        self._width = stack.shape.hidden * max(2 * stack.shape.intermediate, self.codebook_size)
         self._books = torch.arange(1, CODEBOOKS, device=self.device)
         self._room = _Room(self, 1)
         self._lane = lru_cache(256)(self._new_lane)
 
-    def _new_lane(self, rows: int) -> "_Lane":
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows, so that no later call moves the memory that an earlier one used."""
         if self._room.rows < rows:
             self._room = _Room(self, rows)
             self._lane.cache_clear()
+
+    def _new_lane(self, rows: int) -> "_Lane":
+        self.reserve(rows)
         return _Lane(self, self._room, rows)
 
     @torch.inference_mode()
@@ -77,13 +83,14 @@ class DepthDecoder:
         lane = self._lane(rows)
         noise = sampling.noise(self._books, self.codebook_size)
         by_book = codes.unbind()
-        lane.begin(hidden)
-        for book in range(1, CODEBOOKS):
-            logits = torch.mm(lane.advance(by_book[book - 1], book), self.heads[book - 1])
-            if noise is None:
-                torch.argmax(logits, -1, out=by_book[book])
-            else:
-                by_book[book].copy_(choose(logits, sampling, noise[:, book - 1]))
+        with threads_for(rows * self._width, self.device):
+            lane.begin(hidden)
+            for book in range(1, CODEBOOKS):
+                logits = torch.mm(lane.advance(by_book[book - 1], book), self.heads[book - 1])
+                if noise is None:
+                    torch.argmax(logits, -1, out=by_book[book])
+                else:
+                    by_book[book].copy_(choose(logits, sampling, noise[:, book - 1]))
         return codes.t()
 
     @torch.inference_mode()

@@ -16,12 +16,15 @@ BUCKET = 64  # keys are read in multiples of this, the rest masked, so that view
 class KvCache:
     """cells [layers, slots, positions, 2, kv_heads, head_dim], keys before values, written and attended to in place."""
 
-    def __init__(self, stack: Stack, slots: int, positions: int) -> None:
+    def __init__(self, stack: Stack, slots: int, positions: int, scratch: int = 0) -> None:
+        """scratch: slots beyond the last one, for what is computed and not wanted."""
         shape = stack.shape
-        size = (shape.layers, slots, positions, 2, shape.kv_heads, shape.head_dim)
+        self.scratch = slots  # the first of them
+        total = slots + scratch
+        size = (shape.layers, total, positions, 2, shape.kv_heads, shape.head_dim)
         self.cells = torch.zeros(size, dtype=stack.dtype, device=stack.device)
         self.slots, self.positions = slots, positions
-        self.flat = list(self.cells.view(shape.layers, slots * positions, 2 * stack.kv_width))
+        self.flat = list(self.cells.view(shape.layers, total * positions, 2 * stack.kv_width))
         # Row i: positions - i keys are seen, then none. An index into overlapping rows makes a step's whole mask.
         self._stairs = torch.zeros(2 * positions, dtype=stack.dtype, device=stack.device)
         self._stairs[positions:] = float("-inf")
@@ -102,6 +105,7 @@ class Lane:
         pinned = stack.device.type == "cuda"
         self._staging = torch.zeros(total, dtype=torch.int64, pin_memory=pinned)
         self._host = self._staging.numpy()
+        self._sent = torch.cuda.Event() if pinned else None
         self._ints = torch.zeros(total, dtype=torch.int64, device=stack.device) if pinned else self._staging
         self._at, self._cells, self._padding, self._last, self._seen = self._ints.split(self._sizes)
         self._arange, self._offsets = np.arange(tokens.count), np.arange(n)
@@ -133,7 +137,7 @@ class Lane:
 
     def _plan(self, slots: list[int], lengths: list[int], counts: list[int]) -> None:
         """The step's integers, on the host and then on the device."""
-        host, sizes = self._host, self._sizes
+        host, sizes = self._writable(), self._sizes
         count, positions = sizes[0], self._cache.positions
         if self.rows == 1:
             at = self._offsets + lengths[0]
@@ -156,8 +160,26 @@ class Lane:
             seen = np.minimum(starts[:, None] + self._offsets, positions - 1).ravel()
         seen = positions - 1 - seen
         host[len(host) - sizes[4] :] = np.repeat(seen, self._group) if self.n > 1 else seen
-        if self._ints is not self._staging:
+        self._send()
+
+    def place(self, at: np.ndarray, cells: np.ndarray, last: np.ndarray) -> None:
+        """The step's integers as given, where nothing is left out: position and cell of each token, last of each row."""
+        count, host = len(at), self._writable()
+        host[:count], host[count : 2 * count], host[2 * count : 2 * count + self.rows] = at, cells, last
+        seen = self._cache.positions - 1 - np.minimum(at, self._cache.positions - 1)
+        host[2 * count + self.rows :] = np.repeat(seen, self._group) if self.n > 1 else seen
+        self._send()
+
+    def _writable(self) -> np.ndarray:
+        """The host's integers, once the device has fetched the last step's."""
+        if self._sent is not None:
+            self._sent.synchronize()
+        return self._host
+
+    def _send(self) -> None:
+        if self._sent is not None:
             self._ints.copy_(self._staging, non_blocking=True)
+            self._sent.record()
 
     def pass_through(self, runs: list[tuple[int, int, int]], length: int) -> Tensor:
         """The stack over tokens, integers and cache as they are: no shape depends on their values."""
@@ -175,9 +197,7 @@ class Lane:
                 attended = _attend_one(self._queries[0], *views[0][i], mask, stack.scale)[None]
             else:
                 parts = [
-                    F.scaled_dot_product_attention(
-                        self._queries[a:b], *view[i], attn_mask=mask[a:b], scale=stack.scale
-                    )
+                    F.scaled_dot_product_attention(self._queries[a:b], *view[i], attn_mask=mask[a:b], scale=stack.scale)
                     for (a, b, _), view in zip(runs, views, strict=True)
                 ]
                 attended = parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -12,6 +12,7 @@ from chroma_models.engine.decoder_engine import FrameDecoder
 from chroma_models.engine.kv_cache import KvCache
 from chroma_models.interleave import segment_positions
 from chroma_models.sampling import RowSampling, choose
+from chroma_models.threads import threads_for
 from chroma_models.types import CODEBOOKS, Sampling, TextStep
 
 SPARE_POSITIONS = 2  # padding of a mixed step is written past a row's end (KvCache.step)
@@ -20,20 +21,21 @@ SPARE_POSITIONS = 2  # padding of a mixed step is written past a row's end (KvCa
 class FrameStep:
     """KV cache and last codes of every slot, preallocated. Used from the engine's thread alone."""
 
-    def __init__(self, backbone: Backbone, decoder: FrameDecoder, slots: int) -> None:
+    def __init__(self, backbone: Backbone, decoder: FrameDecoder, slots: int, scratch: int = 0) -> None:
         self.backbone = backbone
         self.decoder = decoder
-        self._cache = KvCache(backbone.stack, slots, backbone.positions + SPARE_POSITIONS)
-        self._codes = torch.zeros((slots, CODEBOOKS), dtype=torch.int64, device=backbone.device)
+        self.cache = KvCache(backbone.stack, slots, backbone.positions + SPARE_POSITIONS, scratch)
+        self.codes = torch.zeros((slots, CODEBOOKS), dtype=torch.int64, device=backbone.device)
+        self._width = 2 * backbone.hidden * backbone.stack.shape.intermediate  # per token, of the widest product
         self._book0 = torch.zeros(1, dtype=torch.int64, device=backbone.device)
 
     def set_codes(self, slot: int, codes: Tensor) -> None:
         """The frame that a resumed turn's next step begins with: int64 [CODEBOOKS]."""
-        self._codes[slot] = codes
+        self.codes[slot] = codes
 
     def prefill(self, slot: int, start: int, x: Tensor) -> None:
         """Positions start.. of one slot: x [positions, hidden]."""
-        self._cache.prefill(self.backbone.stack, slot, start, x)
+        self.cache.prefill(self.backbone.stack, slot, start, x)
 
     @torch.inference_mode()
     def propose(
@@ -52,13 +54,14 @@ class FrameStep:
         """
         backbone = self.backbone
         counts = [segment_positions(frame, step is not None) for frame, step in zip(frames, steps, strict=True)]
-        lane = self._cache.lane(backbone.stack, counts)
-        self._fill(lane.x, slots, frames, counts, steps)
-        hidden = lane.run(slots, positions, counts)
-        row_sampling = RowSampling.of(sampling, frames, backbone.device)
-        noise = row_sampling.noise(self._book0, backbone.architecture.codebook_size)
-        code0 = choose(backbone.logits(hidden), row_sampling, None if noise is None else noise[:, 0])
-        return self.decoder.complete(hidden, code0, row_sampling)
+        with threads_for(sum(counts) * self._width, backbone.device):
+            lane = self.cache.lane(backbone.stack, counts)
+            self._fill(lane.x, slots, frames, counts, steps)
+            hidden = lane.run(slots, positions, counts)
+            row_sampling = RowSampling.of(sampling, frames, backbone.device)
+            noise = row_sampling.noise(self._book0, backbone.architecture.codebook_size)
+            code0 = choose(backbone.logits(hidden), row_sampling, None if noise is None else noise[:, 0])
+            return self.decoder.complete(hidden, code0, row_sampling)
 
     def _fill(
         self, x: Tensor, slots: list[int], frames: list[int], counts: list[int], steps: Sequence[TextStep | None]
@@ -67,7 +70,7 @@ class FrameStep:
         backbone = self.backbone
         ends = np.cumsum(counts)
         if any(frames):
-            embedded = backbone.codebooks.embed_frames(self._codes[slots])
+            embedded = backbone.codebooks.embed_frames(self.codes[slots])
             if len(x) == len(slots):
                 x.copy_(embedded)
             elif len(slots) == 1:
@@ -89,5 +92,5 @@ class FrameStep:
 
     def commit(self, slots: list[int], codes: Tensor) -> np.ndarray:
         """Keep the codes int64 [rows, CODEBOOKS] for each slot's next step; int16 [rows, CODEBOOKS] for the host."""
-        self._codes[slots] = codes
+        self.codes[slots] = codes
         return codes.to("cpu", torch.int16).numpy()
