@@ -10,6 +10,7 @@ from chroma_models.checkpoint.architecture import Architecture
 from chroma_models.codebooks import Codebooks
 from chroma_models.errors import InvalidVoice
 from chroma_models.layers import Stack, TensorSource, in_by_out
+from chroma_models.transfer import send
 from chroma_models.types import CODEBOOKS, EncodedVoice, Frame, TextStep
 
 
@@ -53,7 +54,7 @@ class Backbone:
 
     def embed_pairs(self, steps: Sequence[TextStep]) -> Tensor:
         """[h_k, e_k] of some text steps: [steps, 2, hidden]."""
-        tokens = torch.tensor([step.token for step in steps], device=self.device)
+        tokens = send(torch.tensor([step.token for step in steps]), self.device)
         return torch.stack([self.text_rows(steps), self.text_table.index_select(0, tokens)], 1)
 
     def text_rows(self, steps: Sequence[TextStep]) -> Tensor:
@@ -62,7 +63,7 @@ class Backbone:
             rows = self.row(b"".join(step.row for step in steps), len(steps)).view(len(steps), -1)
         else:
             rows = torch.stack([self.row(step.row).float() for step in steps])
-        return rows.to(self.device, self.dtype)
+        return send(rows, self.device).to(self.dtype)
 
     def embed_progress(self, frames: Sequence[Frame]) -> Tensor:
         """What was fed to predict these frames, all but the last frame's own embedding: [positions, hidden]."""

@@ -4,7 +4,6 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from chroma_models.checkpoint.architecture import Architecture
@@ -44,7 +43,7 @@ class DepthDecoder:
         self.heads = [head[:, : self.codebook_size].contiguous() for head in heads]
         vocab = codebooks.vocab
         at = torch.tensor(_ROPE[positions], device=self.device)
-        self.ropes = [stack.rope(p) for p in at.split(1)]
+        self.ropes = [stack.rope(p) for p in at[:, None].unbind()]
         rows = codebooks.table @ self.projection  # [CODEBOOKS * vocab, hidden]
         layer = stack.layers[0]
         self.entries = list(rows[: (CODEBOOKS - 1) * vocab].view(CODEBOOKS - 1, vocab, -1).unbind())

@@ -138,9 +138,9 @@ class Stack:
     def turn(self, qkv: Tensor, rope: Tensor) -> None:
         """Rotate queries and keys of [n, q + k + v] in place."""
         shape = self.shape
-        heads = qkv[:, : self.rotating * shape.head_dim].unflatten(1, (self.rotating, shape.head_dim))
+        heads = qkv[:, : self.rotating * shape.head_dim].view(len(qkv), self.rotating, shape.head_dim)
         if self.folded:
-            torch.view_as_complex(heads.unflatten(2, (-1, 2))).mul_(rope)
+            torch.view_as_complex(heads.view(len(qkv), self.rotating, -1, 2)).mul_(rope)
         else:
             heads.copy_(rotate(heads, rope[0], rope[1]))
 
@@ -149,8 +149,8 @@ class Stack:
         shape = self.shape
         h = F.linear(rms_norm(x, layer.norm1, shape.norm_eps), layer.qkv.t(), layer.qkv_bias)
         self.turn(h, rope)
-        queries = h[:, : self.q_width].unflatten(1, (shape.heads, shape.head_dim))
-        return queries, h[:, self.q_width :].unflatten(1, (2, shape.kv_heads, shape.head_dim))
+        queries = h[:, : self.q_width].view(len(h), shape.heads, shape.head_dim)
+        return queries, h[:, self.q_width :].view(len(h), 2, shape.kv_heads, shape.head_dim)
 
     def finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
         """Residual of the attention output [..., heads * head_dim], then the MLP."""
@@ -169,7 +169,7 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scal
     rows, n, heads, dim = q.shape
     kv_heads = k.shape[1]
     group = heads // kv_heads
-    q = q.unflatten(2, (kv_heads, group)).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, group * n, dim)
+    q = q.view(rows, n, kv_heads, group, dim).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, group * n, dim)
     if mask is not None and group > 1:
         mask = mask.repeat(1, 1, group, 1)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

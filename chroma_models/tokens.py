@@ -45,7 +45,9 @@ class Tokens:
         self._length, self.normed, self.qkv, self._gate_up, self._mixed, self.attended = buffers
         self._gate, self._up = self._gate_up.chunk(2, -1)
         turning = self.qkv[:, : stack.rotating * shape.head_dim].view(self.count, stack.rotating, -1)
-        self._turning = torch.view_as_complex(turning.unflatten(2, (-1, 2))) if stack.folded else turning
+        self._turning = (
+            torch.view_as_complex(turning.view(self.count, stack.rotating, -1, 2)) if stack.folded else turning
+        )
         self.kv = self.qkv[:, stack.q_width :]
 
     def normalise(self, weight: Tensor) -> Tensor:

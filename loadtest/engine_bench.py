@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from chroma_models.decoder import DepthDecoder
 from chroma_models.eager_reference import EagerReference
 from chroma_models.engine.decoder_engine import DecoderBatch, DecoderEngine, FusedDecoder, unpack_codes
 from chroma_models.engine.kv_cache import KvCache
+from chroma_models.engine.static_step import StaticStep
 from chroma_models.engine.step import SPARE_POSITIONS, FrameStep
 from chroma_models.interleave import segment_positions, wants_pair
 from chroma_models.layers import Stack
@@ -40,7 +41,6 @@ from chroma_models.types import CODEBOOKS, FRAMES_PER_S, Sampling, TextStep
 from loadtest.machine import Machine, Roofline, median_ms, memory_mb, synchronize, write_json
 
 FRAME_MS = 1e3 / FRAMES_PER_S
-Placement = Literal["fused", "split"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -88,12 +88,18 @@ class Model:
 
 
 class Streams:
-    """A batch of turns in the step loop. Half of them are one frame ahead, so a step has rows of 1 and of 3 positions."""
+    """A batch of turns in the step loop, half of them one frame ahead: a step has rows of 1 and of 3 positions."""
 
-    def __init__(self, model: Model, placement: Placement, batch: int, context: int, frames: int, top_k: int) -> None:
+    def __init__(self, model: Model, args: argparse.Namespace, batch: int, frames: int) -> None:
         self._model, self.batch = model, batch
-        decoder = FusedDecoder(model.decoder) if placement == "fused" else HopDecoder(model.decoder)
-        self.step = FrameStep(model.backbone, decoder, batch)
+        context, top_k, fused = args.context, args.top_k, args.placement == "fused"
+        decoder = FusedDecoder(model.decoder) if fused else HopDecoder(model.decoder)
+        if args.graphs:
+            self.step: FrameStep = StaticStep(
+                model.backbone, decoder, batch, model.decoder if fused else None, args.attention
+            )
+        else:
+            self.step = FrameStep(model.backbone, decoder, batch)
         self._slots = list(range(batch))
         self._positions = [context] * batch
         self._frames = [0] * batch
@@ -142,7 +148,7 @@ class Result:
     """One batch size. Times are of one step of the whole batch; real time allows 80 ms."""
 
     batch: int
-    placement: Placement
+    placement: str
     frame_ms: float  # backbone and decoder, codes on the host
     decoder_ms: float
     backbone_ms: float  # frame_ms less decoder_ms
@@ -186,8 +192,8 @@ def launches(work: Callable[[], object], device: torch.device) -> int:
         synchronize(device)
     events = list(profiled.events() or ())
     if cuda:
-        return sum(event.device_type == DeviceType.CUDA for event in events) // 2
-    return sum(event.name.startswith("aten::") for event in events) // 2
+        return sum(1 for event in events if event.device_type == DeviceType.CUDA) // 2
+    return sum(1 for event in events if event.name.startswith("aten::")) // 2
 
 
 def codec_ms(model: Model, batch: int, times: int) -> tuple[float, float]:
@@ -225,7 +231,7 @@ def reasoner_ms(model: Model, batch: int, context: int, times: int) -> float:
 def bench(model: Model, roofline: Roofline, batch: int, args: argparse.Namespace) -> Result:
     device, context, frames = model.device, args.context, args.frames
     turns = args.repeat * frames + 12
-    streams = Streams(model, args.placement, batch, context, turns, args.top_k)
+    streams = Streams(model, args, batch, turns)
     streams.advance()
     streams.advance()
     counted = launches(streams.advance, device)
@@ -238,12 +244,12 @@ def bench(model: Model, roofline: Roofline, batch: int, args: argparse.Namespace
     ours: list[list[float]] = []
     theirs: list[list[float]] = []
     for _ in range(args.repeat):
-        pairs = [
-            (_pair_ms(streams.advance, device), baseline and _pair_ms(baseline.advance, device))
-            for _ in range(frames // 2)
-        ]
-        ours.append([pair[0] for pair in pairs])
-        theirs.append([pair[1] for pair in pairs if pair[1] is not None])
+        ours.append([])
+        theirs.append([])
+        for _ in range(frames // 2):  # in turns, so that a busy neighbour slows both
+            ours[-1].append(_pair_ms(streams.advance, device))
+            if baseline is not None:
+                theirs[-1].append(_pair_ms(baseline.advance, device))
     hidden = torch.randn((batch, model.backbone.hidden), device=device).to(model.dtype)
     code0 = torch.zeros(batch, dtype=torch.int64, device=device)
     sampling = RowSampling.of([Sampling(seed=0)] * batch, [0] * batch, device)
@@ -326,6 +332,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--baseline", action="store_true", help="time the public reference's way too")
     parser.add_argument("--codec", action="store_true", help="time Mimi too")
     parser.add_argument("--reasoner", action="store_true", help="time half a step of the Reasoner too")
+    parser.add_argument("--attention", choices=["sdpa", "triton"], default="sdpa", help="of the graphs")
+    parser.add_argument(
+        "--graphs",
+        action=argparse.BooleanOptionalAction,
+        default=torch.cuda.is_available(),
+        help="passes of fixed shapes, captured on cuda; on a cpu they run as calls",
+    )
     parser.add_argument("--json", type=Path, help="write the results here")
     return parser.parse_args(argv)
 
@@ -343,11 +356,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{positions} positions are more than the Backbone's {model.backbone.positions}: ask for fewer frames.")
         return 2
     roofline = Roofline.measure(device, dtype)
+    kind = "graphs" if args.graphs else "calls"
     print(
-        f"{args.size}, {str(dtype).removeprefix('torch.')}, {args.placement}, seed {args.seed}, context {args.context}, "
-        f"median of {args.repeat} x {args.frames} frames; this device reads {roofline.bytes_per_s / 1e9:.0f} GB/s "
-        f"and computes {roofline.flops_per_s / 1e12:.2f} TFLOP/s"
+        f"{args.size}, {str(dtype).removeprefix('torch.')}, {args.placement}, {kind}, seed {args.seed}, "
+        f"context {args.context}, median of {args.repeat} x {args.frames} frames"
     )
+    reads, computes = roofline.bytes_per_s / 1e9, roofline.flops_per_s / 1e12
+    print(f"this device reads {reads:.0f} GB/s and computes {computes:.2f} TFLOP/s")
     results = [bench(model, roofline, batch, args) for batch in args.batch]
     print(table(results))
     if args.json is not None:

@@ -69,7 +69,7 @@ class Roofline:
         read = torch.ones((1 << 30 if big else 1 << 26) // 4, device=device)
         side = 8192 if big else 1024
         a = torch.randn(side, side, device=device).to(dtype)
-        reading_s = best_s(lambda: read.sum(), device)
+        reading_s = best_s(read.sum, device)
         multiplying_s = best_s(lambda: a @ a, device)
         return cls(read.numel() * 4 / reading_s, 2 * side**3 / multiplying_s)
 

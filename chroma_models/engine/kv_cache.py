@@ -1,5 +1,6 @@
 """Preallocated keys and values of every slot, and a transformer step over some of them."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from chroma_models.layers import Stack, grouped_attention, rms_norm
 from chroma_models.tokens import Tokens
+
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor, int, float], Tensor]
 
 BUCKET = 64  # keys are read in multiples of this, the rest masked, so that views of the cache are made once
 
@@ -93,7 +96,11 @@ class Lane:
     a few integers, written to `_host` and from there to the device in one copy.
     """
 
-    def __init__(self, cache: KvCache, stack: Stack, tokens: Tokens, rows: int, n: int) -> None:
+    def __init__(
+        self, cache: KvCache, stack: Stack, tokens: Tokens, rows: int, n: int, kernel: Attention | None = None
+    ) -> None:
+        """kernel takes the place of masked attention where row r is slot r; decode_attention says what it is given."""
+        self._kernel, self._slots = kernel, torch.arange(rows, device=stack.device)
         shape = stack.shape
         self.tokens, self.rows, self.n, self.x = tokens, rows, n, tokens.x
         self._cache, self._stack = cache, stack
@@ -105,9 +112,9 @@ class Lane:
         pinned = stack.device.type == "cuda"
         self._staging = torch.zeros(total, dtype=torch.int64, pin_memory=pinned)
         self._host = self._staging.numpy()
-        self._sent = torch.cuda.Event() if pinned else None
+        self._sent = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
         self._ints = torch.zeros(total, dtype=torch.int64, device=stack.device) if pinned else self._staging
-        self._at, self._cells, self._padding, self._last, self._seen = self._ints.split(self._sizes)
+        self._at, self._cells, self._padding, self._last, self._seen = torch.split(self._ints, self._sizes)
         self._arange, self._offsets = np.arange(tokens.count), np.arange(n)
         split = (shape.kv_heads, self._group, shape.head_dim)
         q = tokens.qkv[:, : stack.q_width]
@@ -163,7 +170,7 @@ class Lane:
         self._send()
 
     def place(self, at: np.ndarray, cells: np.ndarray, last: np.ndarray) -> None:
-        """The step's integers as given, where nothing is left out: position and cell of each token, last of each row."""
+        """The step's integers as given: position and cell of each token, none left out, and the last of each row."""
         count, host = len(at), self._writable()
         host[:count], host[count : 2 * count], host[2 * count : 2 * count + self.rows] = at, cells, last
         seen = self._cache.positions - 1 - np.minimum(at, self._cache.positions - 1)
@@ -193,7 +200,11 @@ class Lane:
             tokens.open(layer, rope)
             cache.flat[i].index_copy_(0, self._cells, tokens.kv)
             self._gather()
-            if self._one:
+            if self._kernel is not None:
+                queries = self._queries.contiguous()
+                starts = self._at[:: self.n]
+                attended = self._kernel(queries, cache.cells[i], self._slots, starts, self.n, self._stack.scale)
+            elif self._one:
                 attended = _attend_one(self._queries[0], *views[0][i], mask, stack.scale)[None]
             else:
                 parts = [
@@ -218,7 +229,7 @@ class Lane:
 
     def _scatter(self, attended: Tensor) -> None:
         """Attention's output [rows, kv_heads, n * group, head_dim] to the tokens it belongs to."""
-        attended = attended.unflatten(2, (self.n, self._group)).transpose(1, 2)
+        attended = attended.view(self.rows, -1, self.n, self._group, attended.shape[-1]).transpose(1, 2)
         if self._result is not None:
             self._result.copy_(attended)
         else:

@@ -5,9 +5,11 @@ place. Rows that do not step write to a scratch slot and are thrown away. What d
 integers and the text rows, copied in before the pass. Without CUDA the same pass runs as ordinary calls.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,13 +18,15 @@ from torch import Tensor
 from chroma_models.backbone import Backbone
 from chroma_models.decoder import DepthDecoder
 from chroma_models.engine.decoder_engine import FrameDecoder
-from chroma_models.engine.kv_cache import Lane
+from chroma_models.engine.kv_cache import Attention, Lane
 from chroma_models.engine.step import FrameStep
 from chroma_models.interleave import segment_positions
 from chroma_models.sampling import RowSampling, choose
 from chroma_models.tokens import Tokens
+from chroma_models.transfer import send
 from chroma_models.types import CODEBOOKS, Sampling, TextStep
 
+AttentionName = Literal["sdpa", "triton"]  # loadtest.kernels.attention measures which is faster
 LENGTHS = (256, 512, 1024, 2048)  # keys a pass reads; the last stands for all positions
 WIDEST_K = 64  # top-k up to this has a graph of its own; anything above sorts the vocabulary
 LONGEST_SEGMENT = segment_positions(1, pair=True)
@@ -58,7 +62,7 @@ class RowBuffers:
         return RowSampling(self.floats, top_k, seeds, indices, greedy=widest_k < 0, widest_k=max(widest_k, 0))
 
     def fill(self, at: Sequence[int], sampling: RowSampling) -> None:
-        index = torch.tensor(list(at), device=self.device)
+        index = send(torch.tensor(list(at)), self.device)
         self.floats.index_copy_(0, index, sampling.temperature)
         drawn = torch.stack([sampling.top_k, sampling.seeds, sampling.indices])
         self.ints.index_copy_(1, index, drawn)
@@ -71,15 +75,23 @@ def widest(sampling: RowSampling, vocab: int) -> int:
     return WIDEST_K if sampling.widest_k <= min(WIDEST_K, vocab) else vocab
 
 
+def _kernel(name: AttentionName) -> Attention | None:
+    if name == "sdpa":
+        return None
+    from chroma_models.engine.decode_attention import decode_attention  # Triton is on GPU machines only
+
+    return decode_attention
+
+
 class Graph:
     """A pass, captured on a CUDA device; called again and again, on the memory it was captured on."""
 
-    def __init__(self, work: Callable[[], Tensor], device: torch.device, pool: "tuple[int, int] | None") -> None:
+    def __init__(self, work: Callable[[], Tensor], device: torch.device, pool: Any) -> None:
         self._work = work
         self.output: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
-            stream = torch.cuda.Stream(device)
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
                 for _ in range(2):  # libraries choose their kernels and workspaces before the capture
@@ -103,7 +115,7 @@ class StaticFrame:
     def __init__(self, step: "StaticStep", rows: int, n: int, length: int, widest_k: int) -> None:
         backbone = step.backbone
         self._step, self._rows, self._n, self._length = step, rows, n, length
-        self.lane = Lane(step.cache, backbone.stack, step.tokens.first(rows * n), rows, n)
+        self.lane = Lane(step.cache, backbone.stack, step.tokens.first(rows * n), rows, n, step.kernel)
         self._sampling = step.rows.sampling(widest_k)
         if rows < step.rows.rows:
             part = step.rows.sampling(widest_k)
@@ -149,12 +161,20 @@ class StaticStep(FrameStep):
     depth  the decoder, where it runs in this process (fused); None where `decoder` is asked for the rest of a frame
     """
 
-    def __init__(self, backbone: Backbone, decoder: FrameDecoder, slots: int, depth: DepthDecoder | None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: FrameDecoder,
+        slots: int,
+        depth: DepthDecoder | None,
+        attention: AttentionName = "sdpa",
+    ) -> None:
         super().__init__(backbone, decoder, slots, scratch=1)
         self.depth = depth
         device = backbone.device
         self.buckets = buckets(slots)
         self.lengths = sorted({min(length, self.cache.positions) for length in LENGTHS} | {self.cache.positions})
+        self.kernel = _kernel(attention)
         self.rows = RowBuffers(slots, device)
         self.tokens = Tokens(backbone.stack, slots * LONGEST_SEGMENT)
         self.book0 = torch.zeros(1, dtype=torch.int64, device=device)
@@ -166,6 +186,7 @@ class StaticStep(FrameStep):
         self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         if depth is not None:
             depth.reserve(slots)
+        self._copies: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque(maxlen=4)  # on their way to the host
         self._frames: dict[tuple[int, int, int, int], StaticFrame] = {}
 
     @torch.inference_mode()
@@ -209,12 +230,34 @@ class StaticStep(FrameStep):
         self.rows.fill(slots, drawing)
         self._copy_in(frame, rows, n, slots, positions, frames, counts, steps)
         codes = frame.graph()
-        index = torch.tensor(slots, device=device)
+        index = send(torch.tensor(slots), device)
+        codes = codes.index_select(0, index)
         if self.depth is None:
-            return self.decoder.complete(self.hidden.index_select(0, index), codes[:, 0][index], drawing)
+            return self.decoder.complete(self.hidden.index_select(0, index), codes[:, 0], drawing)
         future: Future[Tensor] = Future()
-        future.set_result(codes.index_select(0, index))
+        future.set_result(codes)
+        self._start_copy(codes)
         return future
+
+    def _start_copy(self, codes: Tensor) -> None:
+        """Begin to bring a frame to the host; commit waits for this alone, not for what was launched since."""
+        if codes.device.type == "cuda":
+            host = torch.empty(codes.shape, dtype=torch.int16, pin_memory=True)
+            host.copy_(codes.to(torch.int16), non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            self._copies.append((codes, host, event))
+
+    def commit(self, slots: list[int], codes: Tensor) -> np.ndarray:
+        """As FrameStep's. Where the decoder is in this process the pass has kept the codes already."""
+        if self.depth is None:
+            return super().commit(slots, codes)
+        for _ in range(len(self._copies)):
+            mine, host, event = self._copies.popleft()
+            if mine is codes:
+                event.synchronize()
+                return host.numpy()
+        return codes.to("cpu", torch.int16).numpy()
 
     def _copy_in(
         self,
@@ -240,16 +283,18 @@ class StaticStep(FrameStep):
         stepping = np.zeros(rows, bool)
         stepping[own] = True
         device = self.backbone.device
-        self.stepping[:rows].copy_(torch.from_numpy(stepping), non_blocking=True)
+        self.stepping[:rows].copy_(send(torch.from_numpy(stepping), device))
         if n == 1:
             return
         sources = np.repeat(np.arange(rows)[:, None], n, 1)
-        spoken = [(slot, begin, step) for slot, begin, step in zip(slots, frames, steps, strict=True) if step is not None]
+        spoken = [
+            (slot, begin, step) for slot, begin, step in zip(slots, frames, steps, strict=True) if step is not None
+        ]
         for slot, begin, _ in spoken:
             pair = rows + 2 * slot
             sources[slot] = (slot, pair, pair + 1) if begin else (pair, pair + 1, pair + 1)
-        self.sources[: rows * n].copy_(torch.from_numpy(sources.ravel()), non_blocking=True)
+        self.sources[: rows * n].copy_(send(torch.from_numpy(sources.ravel()), device))
         if spoken:
-            index = torch.tensor([slot for slot, _, _ in spoken], device=device)
+            index = send(torch.tensor([slot for slot, _, _ in spoken]), device)
             self.text.index_copy_(0, index, self.backbone.text_rows([step for _, _, step in spoken]))
-            self.words.index_copy_(0, index, torch.tensor([step.token for _, _, step in spoken], device=device))
+            self.words.index_copy_(0, index, send(torch.tensor([step.token for _, _, step in spoken]), device))

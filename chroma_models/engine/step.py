@@ -13,6 +13,7 @@ from chroma_models.engine.kv_cache import KvCache
 from chroma_models.interleave import segment_positions
 from chroma_models.sampling import RowSampling, choose
 from chroma_models.threads import threads_for
+from chroma_models.transfer import send
 from chroma_models.types import CODEBOOKS, Sampling, TextStep
 
 SPARE_POSITIONS = 2  # padding of a mixed step is written past a row's end (KvCache.step)
@@ -88,7 +89,7 @@ class FrameStep:
             x[self._index(np.stack([last - 2, last - 1], 1).ravel())] = pairs
 
     def _index(self, ids: np.ndarray) -> Tensor:
-        return torch.from_numpy(ids).to(self.backbone.device, non_blocking=True)
+        return send(torch.from_numpy(ids), self.backbone.device)
 
     def commit(self, slots: list[int], codes: Tensor) -> np.ndarray:
         """Keep the codes int64 [rows, CODEBOOKS] for each slot's next step; int16 [rows, CODEBOOKS] for the host."""

@@ -112,6 +112,44 @@ def test_bfloat16_runs_the_same_passes(tiny: Path) -> None:
     assert all(codes.shape[1] == CODEBOOKS for codes in static)
 
 
+def plain_attention(
+    queries: torch.Tensor, cells: torch.Tensor, slots: torch.Tensor, starts: torch.Tensor, n: int, scale: float
+) -> torch.Tensor:
+    """What a kernel is asked for, row by row."""
+    out = torch.empty_like(queries)
+    group = queries.shape[2] // n
+    for row, (slot, start) in enumerate(zip(slots.tolist(), starts.tolist(), strict=True)):
+        for query in range(n * group):
+            k, v = cells[slot, : start + query // group + 1].permute(1, 2, 0, 3)
+            scores = torch.softmax((k @ queries[row, :, query, :, None])[..., 0] * scale, -1)
+            out[row, :, query] = (scores[:, None] @ v)[:, 0]
+    return out
+
+
+def test_a_kernel_of_its_own_gets_what_attention_needs(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = [[0, 2, 5], [0, 1, 2, 5], [1, 5], [0, 1, 2, 3, 4, 5]]
+    ordinary = speak(parts.ordinary(), schedule, [-1] * SLOTS)
+    monkeypatch.setattr("chroma_models.engine.static_step._kernel", lambda _: plain_attention)
+    static = speak(parts.static(fused=True), schedule, [-1] * SLOTS)
+    for ours, theirs in zip(static, ordinary, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.gpu
+def test_a_captured_pass_makes_the_codes_of_an_ordinary_step(tiny: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("graphs are captured on an NVIDIA GPU, and there is none")
+    cuda = TorchConfig(device="cuda", dtype="float32")
+    checkpoint = Checkpoint.open(tiny)
+    backbone, depth = load_backbone(checkpoint, cuda), load_decoder(checkpoint, cuda, DecoderConfig())
+    schedule = [[0, 2, 5], [0, 1, 2, 5], [1, 5], [0, 1, 2, 3, 4, 5]]
+    for top_k in (-1, 5):
+        ordinary = speak(FrameStep(backbone, FusedDecoder(depth), SLOTS), schedule, [top_k] * SLOTS)
+        captured = speak(StaticStep(backbone, FusedDecoder(depth), SLOTS, depth), schedule, [top_k] * SLOTS)
+        for ours, theirs in zip(captured, ordinary, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_buckets_cover_every_batch() -> None:
     for most in (1, 5, 64, 300, 1024):
         sizes = buckets(most)
