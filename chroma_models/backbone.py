@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from chroma_models.checkpoint.architecture import Architecture
 from chroma_models.codebooks import Codebooks
 from chroma_models.errors import InvalidVoice
-from chroma_models.layers import Stack, TensorSource
+from chroma_models.layers import Stack, TensorSource, in_by_out
+from chroma_models.transfer import send
 from chroma_models.types import CODEBOOKS, EncodedVoice, Frame, TextStep
 
 
@@ -31,14 +31,15 @@ class Backbone:
         self.stack = Stack(architecture.backbone, lambda name: get(f"model.{name}"), self.positions + spare_positions)
         self.device, self.dtype = self.stack.device, self.stack.dtype
         self.hidden = architecture.backbone.hidden
-        self.head = get("codebook0_head.weight")  # [vocab, hidden]
+        self.head = in_by_out(get("codebook0_head.weight"))  # [hidden, vocab]
+        self._real_head = self.head[:, : architecture.codebook_size].contiguous()
         self.codebooks = codebooks
         self.text_table = text_table
         self._pair_ids = torch.arange(2, device=self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Codebook 0 over real codes only: [rows, hidden] -> [rows, codebook_size]. Special ids cannot be chosen."""
-        return F.linear(hidden, self.head[: self.architecture.codebook_size])
+        return hidden @ self._real_head
 
     def embed_voice(self, text_tokens: Sequence[int], voice: EncodedVoice) -> Tensor:
         """The voice prompt: text_start | transcript | text_end | frames | zero vector, as [positions, hidden].
@@ -53,9 +54,16 @@ class Backbone:
 
     def embed_pairs(self, steps: Sequence[TextStep]) -> Tensor:
         """[h_k, e_k] of some text steps: [steps, 2, hidden]."""
-        rows = torch.stack([self.row(step.row) for step in steps]).to(self.device, self.dtype)
-        tokens = torch.tensor([step.token for step in steps], device=self.device)
-        return torch.stack([rows, self.text_table[tokens]], 1)
+        tokens = send(torch.tensor([step.token for step in steps]), self.device)
+        return torch.stack([self.text_rows(steps), self.text_table.index_select(0, tokens)], 1)
+
+    def text_rows(self, steps: Sequence[TextStep]) -> Tensor:
+        """The hidden rows of some text steps: [steps, hidden], on the device."""
+        if len({len(step.row) for step in steps}) == 1:
+            rows = self.row(b"".join(step.row for step in steps), len(steps)).view(len(steps), -1)
+        else:
+            rows = torch.stack([self.row(step.row).float() for step in steps])
+        return send(rows, self.device).to(self.dtype)
 
     def embed_progress(self, frames: Sequence[Frame]) -> Tensor:
         """What was fed to predict these frames, the first as if it began the reply: [positions, hidden].
@@ -76,9 +84,9 @@ class Backbone:
             embedded = torch.cat([embedded, self.embed_pairs(steps).flatten(0, 1)])
         return embedded[torch.tensor(order, dtype=torch.int64, device=self.device)]
 
-    def row(self, data: bytes) -> Tensor:
-        """A text step's hidden row, bf16 or float32 as its length says: [hidden]."""
-        dtype = torch.float32 if len(data) == 4 * self.hidden else torch.bfloat16
+    def row(self, data: bytes, count: int = 1) -> Tensor:
+        """Hidden rows of text steps, bf16 or float32 as their length says: [count * hidden]."""
+        dtype = torch.float32 if len(data) == 4 * self.hidden * count else torch.bfloat16
         return torch.frombuffer(bytearray(data), dtype=dtype)
 
 

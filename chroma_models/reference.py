@@ -4,7 +4,7 @@ Every frame recomputes its whole sequence; there is no cache, no slot and no bat
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,14 +12,22 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from chroma_models.checkpoint.architecture import Architecture, StackShape
-from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.sampling import RowSampling, choose
 from chroma_models.types import CODEBOOKS, Sampling
 
 CPU = torch.device("cpu")
 
 
-def llama(shape: StackShape, checkpoint: Checkpoint, prefix: str) -> LlamaModel:
+class Weights(Protocol):
+    """Where tensors come from: a checkpoint's files, or weights drawn in memory."""
+
+    @property
+    def architecture(self) -> Architecture: ...
+
+    def tensor(self, name: str, device: torch.device, dtype: torch.dtype) -> Tensor: ...
+
+
+def llama(shape: StackShape, checkpoint: Weights, prefix: str, attention: str = "eager") -> LlamaModel:
     """transformers' Llama with a checkpoint's weights, float32; it is only ever given embeddings."""
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": shape.rope.theta}
     if shape.rope.factor != 1.0:
@@ -42,7 +50,7 @@ def llama(shape: StackShape, checkpoint: Checkpoint, prefix: str) -> LlamaModel:
         rms_norm_eps=shape.norm_eps,
         max_position_embeddings=shape.positions,
         rope_parameters=rope,
-        attn_implementation="eager",
+        attn_implementation=attention,
         pad_token_id=None,
         bos_token_id=None,
         eos_token_id=None,
@@ -57,7 +65,7 @@ def llama(shape: StackShape, checkpoint: Checkpoint, prefix: str) -> LlamaModel:
 class Reference:
     """Backbone and depth decoder of one turn (the Reasoner's rows and tokens are given)."""
 
-    def __init__(self, checkpoint: Checkpoint, positions: Literal["published", "contiguous"] = "published") -> None:
+    def __init__(self, checkpoint: Weights, positions: Literal["published", "contiguous"] = "published") -> None:
         self.architecture: Architecture = checkpoint.architecture
         self._backbone = llama(checkpoint.architecture.backbone, checkpoint, "backbone.model.")
         self._decoder = llama(checkpoint.architecture.decoder, checkpoint, "decoder.model.")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from chroma_models.transfer import send
 from chroma_models.types import Sampling
 
 TEXT = -1  # the codebook number under which the Reasoner draws
@@ -62,11 +63,13 @@ class RowSampling:
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], indices: Sequence[int], device: torch.device) -> "RowSampling":
+        drawn = [[r.top_k for r in rows], [r.seed for r in rows], list(indices)]
+        ints = send(torch.tensor(drawn, dtype=torch.int64), device)
         return cls(
-            temperature=torch.tensor([r.temperature for r in rows], dtype=torch.float32, device=device),
-            top_k=torch.tensor([r.top_k for r in rows], dtype=torch.int64, device=device),
-            seeds=torch.tensor([r.seed for r in rows], dtype=torch.int64, device=device),
-            indices=torch.tensor(list(indices), dtype=torch.int64, device=device),
+            temperature=send(torch.tensor([r.temperature for r in rows], dtype=torch.float32), device),
+            top_k=ints[0],
+            seeds=ints[1],
+            indices=ints[2],
             greedy=all(r.temperature == 0 for r in rows),
             widest_k=max((r.top_k for r in rows), default=0),
         )

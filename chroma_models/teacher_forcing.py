@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from chroma_models.backbone import Backbone
@@ -37,4 +36,4 @@ def teacher_forced(
     cache = KvCache(backbone.stack, 1, sequence.shape[0])
     states = cache.prefill(backbone.stack, 0, 0, sequence)
     hidden = states[torch.tensor(ends) + prompt.shape[0]]
-    return hidden, F.linear(hidden, backbone.head)
+    return hidden, hidden @ backbone.head

@@ -131,7 +131,7 @@ def _write(folder: Path, plan: Plan, seed: int, progress: Callable[[str], None])
     for i, (file, shapes) in enumerate(files, 1):
         progress(f"random weights {i} of {len(files)}: {file}")
         tensors = {
-            name: _draw(name, shape, plan.size, seed).to(blueprint.dtype).contiguous() for name, shape in shapes.items()
+            name: draw(name, shape, plan.size, seed).to(blueprint.dtype).contiguous() for name, shape in shapes.items()
         }
         save_file(tensors, folder / file, metadata={"format": "pt"})
     if len(files) > 1:
@@ -143,7 +143,7 @@ def _write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _draw(name: str, shape: tuple[int, ...], size: Size, seed: int) -> Tensor:
+def draw(name: str, shape: tuple[int, ...], size: Size, seed: int) -> Tensor:
     """One tensor, float32, from a generator of its own: neither order nor sharding changes it."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -156,7 +156,7 @@ def _draw(name: str, shape: tuple[int, ...], size: Size, seed: int) -> Tensor:
     if leaf == "cluster_usage":
         return 1 + 9 * torch.empty(shape).uniform_(generator=generator)
     if leaf == "embed_sum":
-        usage = _draw(name.replace("embed_sum", "cluster_usage"), shape[:1], size, seed)
+        usage = draw(name.replace("embed_sum", "cluster_usage"), shape[:1], size, seed)
         return normal.mul_(_codebook_scale(name) * usage[:, None])
     if leaf == "scale":
         return normal.mul_(0.1).add_(0.5)

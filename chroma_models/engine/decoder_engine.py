@@ -83,7 +83,8 @@ class DecoderBatch:
 
 
 def _bytes(x: Tensor) -> bytes:
-    return x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    x = x.detach().cpu()
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy().tobytes()
 
 
 def _tensor(data: bytes, dtype: torch.dtype, device: torch.device) -> Tensor:

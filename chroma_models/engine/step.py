@@ -12,31 +12,31 @@ from chroma_models.engine.decoder_engine import FrameDecoder
 from chroma_models.engine.kv_cache import KvCache
 from chroma_models.interleave import segment_positions
 from chroma_models.sampling import RowSampling, choose
+from chroma_models.threads import threads_for
+from chroma_models.transfer import send
 from chroma_models.types import CODEBOOKS, Sampling, TextStep
 
 SPARE_POSITIONS = 2  # padding of a mixed step is written past a row's end (KvCache.step)
-LONGEST_SEGMENT = segment_positions(1, pair=True)
 
 
 class FrameStep:
-    """KV cache, last codes and input buffer of every slot, preallocated. Used from the engine's thread alone."""
+    """KV cache and last codes of every slot, preallocated. Used from the engine's thread alone."""
 
-    def __init__(self, backbone: Backbone, decoder: FrameDecoder, slots: int) -> None:
+    def __init__(self, backbone: Backbone, decoder: FrameDecoder, slots: int, scratch: int = 0) -> None:
         self.backbone = backbone
         self.decoder = decoder
-        self._cache = KvCache(backbone.stack, slots, backbone.positions + SPARE_POSITIONS)
-        self._codes = torch.zeros((slots, CODEBOOKS), dtype=torch.int64, device=backbone.device)
-        size = (slots, LONGEST_SEGMENT, backbone.hidden)
-        self._input = torch.zeros(size, dtype=backbone.dtype, device=backbone.device)
+        self.cache = KvCache(backbone.stack, slots, backbone.positions + SPARE_POSITIONS, scratch)
+        self.codes = torch.zeros((slots, CODEBOOKS), dtype=torch.int64, device=backbone.device)
+        self._width = 2 * backbone.hidden * backbone.stack.shape.intermediate  # per token, of the widest product
         self._book0 = torch.zeros(1, dtype=torch.int64, device=backbone.device)
 
     def set_codes(self, slot: int, codes: Tensor) -> None:
         """The frame that a resumed turn's next step begins with: int64 [CODEBOOKS]."""
-        self._codes[slot] = codes
+        self.codes[slot] = codes
 
     def prefill(self, slot: int, start: int, x: Tensor) -> None:
         """Positions start.. of one slot: x [positions, hidden]."""
-        self._cache.prefill(self.backbone.stack, slot, start, x)
+        self.cache.prefill(self.backbone.stack, slot, start, x)
 
     def prefix_bytes(self, positions: int) -> int:
         """Size of what read_prefix gives."""
@@ -67,22 +67,43 @@ class FrameStep:
         """
         backbone = self.backbone
         counts = [segment_positions(frame, step is not None) for frame, step in zip(frames, steps, strict=True)]
-        x = self._input[: len(slots), : max(counts)]
+        with threads_for(sum(counts) * self._width, backbone.device):
+            lane = self.cache.lane(backbone.stack, counts)
+            self._fill(lane.x, slots, frames, counts, steps)
+            hidden = lane.run(slots, positions, counts)
+            row_sampling = RowSampling.of(sampling, frames, backbone.device)
+            noise = row_sampling.noise(self._book0, backbone.architecture.codebook_size)
+            code0 = choose(backbone.logits(hidden), row_sampling, None if noise is None else noise[:, 0])
+            return self.decoder.complete(hidden, code0, row_sampling)
+
+    def _fill(
+        self, x: Tensor, slots: list[int], frames: list[int], counts: list[int], steps: Sequence[TextStep | None]
+    ) -> None:
+        """Each row's tokens, one row after another: the embedding of its last frame, then its text pair."""
+        backbone = self.backbone
+        ends = np.cumsum(counts)
         if any(frames):
-            x[:, 0] = backbone.codebooks.embed_frames(self._codes[slots])
-        paired = [i for i, step in enumerate(steps) if step is not None]
-        if paired:
-            pairs = backbone.embed_pairs([step for step in steps if step is not None])
-            begin = torch.tensor([counts[i] - 2 for i in paired], device=backbone.device)
-            index = torch.tensor(paired, device=backbone.device)
-            x[index, begin], x[index, begin + 1] = pairs[:, 0], pairs[:, 1]
-        hidden = self._cache.step(backbone.stack, slots, positions, x, counts)
-        row_sampling = RowSampling.of(sampling, frames, backbone.device)
-        noise = row_sampling.noise(self._book0, backbone.architecture.codebook_size)
-        code0 = choose(backbone.logits(hidden), row_sampling, None if noise is None else noise[:, 0])
-        return self.decoder.complete(hidden, code0, row_sampling)
+            embedded = backbone.codebooks.embed_frames(self.codes[slots])
+            if len(x) == len(slots):
+                x.copy_(embedded)
+            elif len(slots) == 1:
+                x[:1].copy_(embedded)
+            else:  # a first frame has none: what is written here is its pair's place
+                x[self._index(ends - counts)] = embedded
+        spoken = [step for step in steps if step is not None]
+        if not spoken:
+            return
+        pairs = backbone.embed_pairs(spoken).flatten(0, 1)
+        if len(slots) == 1:
+            x[-2:].copy_(pairs)
+        else:
+            last = ends[[step is not None for step in steps]]
+            x[self._index(np.stack([last - 2, last - 1], 1).ravel())] = pairs
+
+    def _index(self, ids: np.ndarray) -> Tensor:
+        return send(torch.from_numpy(ids), self.backbone.device)
 
     def commit(self, slots: list[int], codes: Tensor) -> np.ndarray:
         """Keep the codes int64 [rows, CODEBOOKS] for each slot's next step; int16 [rows, CODEBOOKS] for the host."""
-        self._codes[slots] = codes
+        self.codes[slots] = codes
         return codes.to("cpu", torch.int16).numpy()

@@ -1,0 +1,300 @@
+"""The step loop with nothing left to decide: fixed shapes, fixed memory, so that a whole step is one CUDA graph.
+
+Row r of a pass is slot r, for the smallest bucket that covers every slot in use, so that attention reads the cache in
+place. Rows that do not step write to a scratch slot and are thrown away. What differs from step to step is a few
+integers and the text rows, copied in before the pass. Without CUDA the same pass runs as ordinary calls.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chroma_models.backbone import Backbone
+from chroma_models.decoder import DepthDecoder
+from chroma_models.engine.decoder_engine import FrameDecoder
+from chroma_models.engine.kv_cache import Attention, Lane
+from chroma_models.engine.step import FrameStep
+from chroma_models.interleave import segment_positions
+from chroma_models.sampling import RowSampling, choose
+from chroma_models.tokens import Tokens
+from chroma_models.transfer import send
+from chroma_models.types import CODEBOOKS, Sampling, TextStep
+
+AttentionName = Literal["sdpa", "triton"]  # loadtest.kernels.attention measures which is faster
+LENGTHS = (256, 512, 1024, 2048)  # keys a pass reads; the last stands for all positions
+WIDEST_K = 64  # top-k up to this has a graph of its own; anything above sorts the vocabulary
+LONGEST_SEGMENT = segment_positions(1, pair=True)
+
+
+def buckets(rows: int) -> list[int]:
+    """Batch sizes that have a graph: powers of two up to 32, then steps of 32 to 256 and of 128 beyond."""
+    sizes = [1, 2, 4, 8, 16, 32, *range(64, 257, 32), *range(384, max(rows, 384) + 1, 128)]
+    return [*(size for size in sizes if size < rows), rows]
+
+
+def fitting(sizes: Sequence[int], wanted: int) -> int:
+    """The smallest size that holds so many."""
+    return next(size for size in sizes if size >= wanted)
+
+
+@dataclass
+class RowBuffers:
+    """How each row draws, on the device at fixed addresses."""
+
+    rows: int
+    device: torch.device
+    floats: Tensor = field(init=False)
+    ints: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.floats = torch.zeros(self.rows, device=self.device)
+        self.ints = torch.zeros((3, self.rows), dtype=torch.int64, device=self.device)
+
+    def sampling(self, widest_k: int) -> RowSampling:
+        """A view of the buffers; widest_k -1 is greedy."""
+        top_k, seeds, indices = self.ints.unbind()
+        return RowSampling(self.floats, top_k, seeds, indices, greedy=widest_k < 0, widest_k=max(widest_k, 0))
+
+    def fill(self, at: Sequence[int], sampling: RowSampling) -> None:
+        index = send(torch.tensor(list(at)), self.device)
+        self.floats.index_copy_(0, index, sampling.temperature)
+        drawn = torch.stack([sampling.top_k, sampling.seeds, sampling.indices])
+        self.ints.index_copy_(1, index, drawn)
+
+
+def widest(sampling: RowSampling, vocab: int) -> int:
+    """Which of the passes draws for these rows: -1 greedy, else how many of the best logits it looks at."""
+    if sampling.greedy:
+        return -1
+    return WIDEST_K if sampling.widest_k <= min(WIDEST_K, vocab) else vocab
+
+
+def _kernel(name: AttentionName) -> Attention | None:
+    if name == "sdpa":
+        return None
+    from chroma_models.engine.decode_attention import decode_attention  # Triton is on GPU machines only
+
+    return decode_attention
+
+
+class Graph:
+    """A pass, captured on a CUDA device; called again and again, on the memory it was captured on."""
+
+    def __init__(self, work: Callable[[], Tensor], device: torch.device, pool: Any) -> None:
+        self._work = work
+        self.output: Tensor | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if device.type == "cuda":
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for _ in range(2):  # libraries choose their kernels and workspaces before the capture
+                    work()
+            torch.cuda.current_stream(device).wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, pool=pool):
+                self.output = work()
+
+    def __call__(self) -> Tensor:
+        """What the pass returns: on CUDA the same memory every time."""
+        if self._graph is None or self.output is None:
+            return self._work()
+        self._graph.replay()
+        return self.output
+
+
+class StaticFrame:
+    """One pass for a bucket of rows, each of up to n positions, over `length` keys."""
+
+    def __init__(self, step: "StaticStep", rows: int, n: int, length: int, widest_k: int) -> None:
+        backbone = step.backbone
+        self._step, self._rows, self._n, self._length = step, rows, n, length
+        self.lane = Lane(step.cache, backbone.stack, step.tokens.first(rows * n), rows, n, step.kernel)
+        self._sampling = step.rows.sampling(widest_k)
+        if rows < step.rows.rows:
+            part = step.rows.sampling(widest_k)
+            self._sampling = RowSampling(
+                part.temperature[:rows],
+                part.top_k[:rows],
+                part.seeds[:rows],
+                part.indices[:rows],
+                greedy=part.greedy,
+                widest_k=part.widest_k,
+            )
+        self.graph = Graph(self._pass, backbone.device, step.pool)
+
+    def _pass(self) -> Tensor:
+        """Embeddings, backbone, code 0 and, where the decoder is in this process, the rest of the frame.
+
+        returns int64 [rows, CODEBOOKS]; in the split placement float [rows, hidden] is left in step.hidden, and only
+        column 0 is filled
+        """
+        step, rows, n = self._step, self._rows, self._n
+        backbone = step.backbone
+        x = backbone.codebooks.embed_frames(step.codes[:rows])
+        if n > 1:
+            words = backbone.text_table.index_select(0, step.words[:rows])
+            x = torch.cat([x, torch.stack([step.text[:rows], words], 1).flatten(0, 1)])
+            x = x.index_select(0, step.sources[: rows * n])
+        self.lane.x.copy_(x)
+        hidden = self.lane.pass_through([(0, rows, 0)], self._length)
+        noise = self._sampling.noise(step.book0, backbone.architecture.codebook_size)
+        code0 = choose(backbone.logits(hidden), self._sampling, None if noise is None else noise[:, 0])
+        if step.depth is None:
+            step.hidden[:rows].copy_(hidden)
+            return code0[:, None].expand(rows, CODEBOOKS).contiguous()
+        codes = step.depth.complete(hidden, code0, self._sampling).contiguous()
+        stepping = step.stepping[:rows, None]
+        step.codes[:rows] = torch.where(stepping, codes, step.codes[:rows])
+        return codes
+
+
+class StaticStep(FrameStep):
+    """FrameStep whose passes are StaticFrames, made (and on CUDA captured) for each shape once.
+
+    depth  the decoder, where it runs in this process (fused); None where `decoder` is asked for the rest of a frame
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: FrameDecoder,
+        slots: int,
+        depth: DepthDecoder | None,
+        attention: AttentionName = "sdpa",
+    ) -> None:
+        super().__init__(backbone, decoder, slots, scratch=1)
+        self.depth = depth
+        device = backbone.device
+        self.buckets = buckets(slots)
+        self.lengths = sorted({min(length, self.cache.positions) for length in LENGTHS} | {self.cache.positions})
+        self.kernel = _kernel(attention)
+        self.rows = RowBuffers(slots, device)
+        self.tokens = Tokens(backbone.stack, slots * LONGEST_SEGMENT)
+        self.book0 = torch.zeros(1, dtype=torch.int64, device=device)
+        self.hidden = torch.zeros((slots, backbone.hidden), dtype=backbone.dtype, device=device)
+        self.text = torch.zeros((slots, backbone.hidden), dtype=backbone.dtype, device=device)
+        self.words = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.sources = torch.zeros(slots * LONGEST_SEGMENT, dtype=torch.int64, device=device)
+        self.stepping = torch.zeros(slots, dtype=torch.bool, device=device)
+        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        if depth is not None:
+            depth.reserve(slots)
+        self._copies: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque(maxlen=4)  # on their way to the host
+        self._frames: dict[tuple[int, int, int, int], StaticFrame] = {}
+
+    @torch.inference_mode()
+    def capture(self, progress: Callable[[int, int], None], top_k: Sequence[int] = (-1, WIDEST_K)) -> None:
+        """Make every pass that ordinary turns need; progress is told (made, of how many). Largest first: they share
+        memory. A pass that is missing, for a top-k above WIDEST_K say, is made when it is first needed."""
+        shapes = [
+            (rows, n, length, k)
+            for rows in reversed(self.buckets)
+            for n in (1, LONGEST_SEGMENT)
+            for length in reversed(self.lengths)
+            for k in top_k
+        ]
+        for made, shape in enumerate(shapes, 1):
+            self._frame(*shape)
+            progress(made, len(shapes))
+
+    def _frame(self, rows: int, n: int, length: int, widest_k: int) -> StaticFrame:
+        key = (rows, n, length, widest_k)
+        if key not in self._frames:
+            self._frames[key] = StaticFrame(self, *key)
+        return self._frames[key]
+
+    @torch.inference_mode()
+    def propose(
+        self,
+        slots: list[int],
+        positions: list[int],
+        frames: list[int],
+        steps: Sequence[TextStep | None],
+        sampling: Sequence[Sampling],
+    ) -> "Future[Tensor]":
+        """As FrameStep's."""
+        device = self.backbone.device
+        counts = [segment_positions(frame, step is not None) for frame, step in zip(frames, steps, strict=True)]
+        n = 1 if max(counts) == 1 else LONGEST_SEGMENT
+        rows = fitting(self.buckets, slots[-1] + 1)
+        length = fitting(self.lengths, min(max(positions) + n, self.lengths[-1]))
+        drawing = RowSampling.of(sampling, frames, device)
+        frame = self._frame(rows, n, length, widest(drawing, self.backbone.architecture.codebook_size))
+        self.rows.fill(slots, drawing)
+        self._copy_in(frame, rows, n, slots, positions, frames, counts, steps)
+        codes = frame.graph()
+        index = send(torch.tensor(slots), device)
+        codes = codes.index_select(0, index)
+        if self.depth is None:
+            return self.decoder.complete(self.hidden.index_select(0, index), codes[:, 0], drawing)
+        future: Future[Tensor] = Future()
+        future.set_result(codes)
+        self._start_copy(codes)
+        return future
+
+    def _start_copy(self, codes: Tensor) -> None:
+        """Begin to bring a frame to the host; commit waits for this alone, not for what was launched since."""
+        if codes.device.type == "cuda":
+            host = torch.empty(codes.shape, dtype=torch.int16, pin_memory=True)
+            host.copy_(codes.to(torch.int16), non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            self._copies.append((codes, host, event))
+
+    def commit(self, slots: list[int], codes: Tensor) -> np.ndarray:
+        """As FrameStep's. Where the decoder is in this process the pass has kept the codes already."""
+        if self.depth is None:
+            return super().commit(slots, codes)
+        for _ in range(len(self._copies)):
+            mine, host, event = self._copies.popleft()
+            if mine is codes:
+                event.synchronize()
+                return host.numpy()
+        return codes.to("cpu", torch.int16).numpy()
+
+    def _copy_in(
+        self,
+        frame: StaticFrame,
+        rows: int,
+        n: int,
+        slots: list[int],
+        positions: list[int],
+        frames: list[int],
+        counts: list[int],
+        steps: Sequence[TextStep | None],
+    ) -> None:
+        """All that this step's pass reads and that the last one's did not."""
+        room = self.cache.positions
+        at = np.zeros((rows, n), np.int64)
+        cells = np.full((rows, n), self.cache.scratch * room, np.int64)
+        own = np.array(slots)
+        at[own] = np.array(positions)[:, None] + np.arange(n)
+        cells[own] = at[own] + own[:, None] * room
+        last = np.arange(rows) * n
+        last[own] += np.array(counts) - 1
+        frame.lane.place(at.ravel(), cells.ravel(), last)
+        stepping = np.zeros(rows, bool)
+        stepping[own] = True
+        device = self.backbone.device
+        self.stepping[:rows].copy_(send(torch.from_numpy(stepping), device))
+        if n == 1:
+            return
+        sources = np.repeat(np.arange(rows)[:, None], n, 1)
+        spoken = [
+            (slot, begin, step) for slot, begin, step in zip(slots, frames, steps, strict=True) if step is not None
+        ]
+        for slot, begin, _ in spoken:
+            pair = rows + 2 * slot
+            sources[slot] = (slot, pair, pair + 1) if begin else (pair, pair + 1, pair + 1)
+        self.sources[: rows * n].copy_(send(torch.from_numpy(sources.ravel()), device))
+        if spoken:
+            index = send(torch.tensor([slot for slot, _, _ in spoken]), device)
+            self.text.index_copy_(0, index, self.backbone.text_rows([step for _, _, step in spoken]))
+            self.words.index_copy_(0, index, send(torch.tensor([step.token for _, _, step in spoken]), device))

@@ -1,0 +1,1 @@
+"""Measurements of single operations, on which the engines' settings rest."""
