@@ -38,6 +38,7 @@ from chroma_models.interleave import segment_positions, wants_pair
 from chroma_models.layers import Stack
 from chroma_models.sampling import RowSampling
 from chroma_models.types import CODEBOOKS, FRAMES_PER_S, Sampling, TextStep
+from loadtest.machine import line, machine
 from loadtest.timing import Roofline, median_ms, memory_mb, synchronize, write_json
 
 FRAME_MS = 1e3 / FRAMES_PER_S

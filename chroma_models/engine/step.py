@@ -40,15 +40,15 @@ class FrameStep:
 
     def prefix_bytes(self, positions: int) -> int:
         """Size of what read_prefix gives."""
-        return self._cache.prefix_bytes(positions)
+        return self.cache.prefix_bytes(positions)
 
     def read_prefix(self, slot: int, positions: int) -> Tensor:
         """A copy of the keys and values of a slot's first positions, for write_prefix."""
-        return self._cache.read_prefix(slot, positions)
+        return self.cache.read_prefix(slot, positions)
 
     def write_prefix(self, slot: int, prefix: Tensor) -> None:
         """Begin a slot with keys and values that another slot computed for the same embeddings."""
-        self._cache.write_prefix(slot, prefix)
+        self.cache.write_prefix(slot, prefix)
 
     @torch.inference_mode()
     def propose(
