@@ -49,6 +49,7 @@ class BackboneSizes(Config):
     prefill_chunk: PositiveInt = 256  # most positions prefilled between two steps of the running rows
     voice_cache_bytes: NonNegativeInt = 256 << 20  # KV of voice prompts kept on the device; 32 KB a position, full size
     outbox_frames: PositiveInt = 128  # undelivered frames a slot may hold before stall_timeout_s starts
+    step: Literal["auto", "eager", "static"] = "auto"  # static: fixed shapes, CUDA graphs on a GPU; auto: there alone
     half_batches: PositiveInt = 2  # batches in flight between Backbone and a split Decoder
     min_split_rows: PositiveInt = 8  # below this many rows one batch is cheaper than two halves
 

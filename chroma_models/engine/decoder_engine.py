@@ -27,13 +27,13 @@ class FrameDecoder(Protocol):
 class FusedDecoder:
     """The decoder in the Backbone's own process, run in the Backbone's own thread: no hop at all."""
 
-    def __init__(self, decoder: DepthDecoder) -> None:
-        self._decoder = decoder
+    def __init__(self, depth: DepthDecoder) -> None:
+        self.depth = depth
 
     def complete(self, hidden: Tensor, code0: Tensor, sampling: RowSampling) -> "Future[Tensor]":
         future: Future[Tensor] = Future()
         try:
-            future.set_result(self._decoder.complete(hidden, code0, sampling))
+            future.set_result(self.depth.complete(hidden, code0, sampling))
         except Exception as error:  # delivered where the codes would have been
             future.set_exception(error)
         return future

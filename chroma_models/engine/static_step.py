@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chroma_models.backbone import Backbone
 from chroma_models.decoder import DepthDecoder
-from chroma_models.engine.decoder_engine import FrameDecoder
+from chroma_models.engine.decoder_engine import FrameDecoder, FusedDecoder
 from chroma_models.engine.kv_cache import Attention, Lane
 from chroma_models.engine.step import FrameStep
 from chroma_models.interleave import segment_positions
@@ -189,6 +189,11 @@ class StaticStep(FrameStep):
         self._copies: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque(maxlen=4)  # on their way to the host
         self._frames: dict[tuple[int, int, int, int], StaticFrame] = {}
 
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """Capture every graph that ordinary turns need; without CUDA there is none."""
+        if self.backbone.device.type == "cuda":
+            self.capture(progress)
+
     @torch.inference_mode()
     def capture(self, progress: Callable[[int, int], None], top_k: Sequence[int] = (-1, WIDEST_K)) -> None:
         """Make every pass that ordinary turns need; progress is told (made, of how many). Largest first: they share
@@ -298,3 +303,12 @@ class StaticStep(FrameStep):
             index = send(torch.tensor([slot for slot, _, _ in spoken]), device)
             self.text.index_copy_(0, index, self.backbone.text_rows([step for _, _, step in spoken]))
             self.words.index_copy_(0, index, send(torch.tensor([step.token for _, _, step in spoken]), device))
+
+
+def make_step(
+    backbone: Backbone, decoder: FrameDecoder, slots: int, kind: Literal["auto", "eager", "static"]
+) -> FrameStep:
+    """auto: passes of fixed shapes where CUDA can capture them, ordinary calls elsewhere."""
+    if kind == "eager" or (kind == "auto" and backbone.device.type != "cuda"):
+        return FrameStep(backbone, decoder, slots)
+    return StaticStep(backbone, decoder, slots, decoder.depth if isinstance(decoder, FusedDecoder) else None)

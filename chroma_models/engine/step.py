@@ -1,6 +1,6 @@
 """The tensors of the Backbone's step loop: what one pass over some slots reads and writes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -29,6 +29,9 @@ class FrameStep:
         self.codes = torch.zeros((slots, CODEBOOKS), dtype=torch.int64, device=backbone.device)
         self._width = 2 * backbone.hidden * backbone.stack.shape.intermediate  # per token, of the widest product
         self._book0 = torch.zeros(1, dtype=torch.int64, device=backbone.device)
+
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """What can be done before the first turn; progress is told (done, of how many). Nothing, for plain calls."""
 
     def set_codes(self, slot: int, codes: Tensor) -> None:
         """The frame that a resumed turn's next step begins with: int64 [CODEBOOKS]."""

@@ -17,6 +17,7 @@ from chroma_models.engine.decoder_engine import FrameDecoder
 from chroma_models.engine.row import Row
 from chroma_models.engine.scheduler import Plan, Scheduler
 from chroma_models.engine.slots import Slot
+from chroma_models.engine.static_step import make_step
 from chroma_models.engine.step import FrameStep
 from chroma_models.engine.step_times import StepTimes
 from chroma_models.engine.voice_cache import VoiceCache
@@ -60,7 +61,8 @@ class StepLoop:
         self.backbone, self.config = backbone, config
         self.times = StepTimes()
         self.voices = VoiceCache(config.voice_cache_bytes)
-        self.step = FrameStep(backbone, decoder, config.slots + config.reserved_slots)
+        self._decoder = decoder
+        self.step = make_step(backbone, decoder, config.slots + config.reserved_slots, config.step)
         self._deliver, self._died = deliver, died
         self._max_in_flight = 1 if fused else config.half_batches
         self._scheduler = Scheduler(self.times)
@@ -158,10 +160,24 @@ class StepLoop:
         try:
             if self.backbone.device.type == "cuda":
                 torch.cuda.set_device(self.backbone.device)
+            self._prepare()
             while not self._stopping:
                 self._turn_over()
         except BaseException as error:  # whatever it was, nobody may wait for a loop that is gone
             self._died(self._typed(error, "The Backbone's step loop has died."))
+
+    def _prepare(self) -> None:
+        """Capture what can be captured. A device that cannot is served by plain calls, and the log says so."""
+
+        def tell(done: int, of: int) -> None:
+            if done % 16 == 0 or done == of:
+                print(f"[backbone] captured {done} of {of} graphs", flush=True)
+
+        try:
+            self.step.prepare(tell)
+        except Exception as error:
+            log.error("graph capture failed; the Backbone goes on with plain calls", exc_info=error)
+            self.step = FrameStep(self.backbone, self._decoder, self.config.slots + self.config.reserved_slots)
 
     def _turn_over(self) -> None:
         """Commands, then an iteration, or a nap when there is nothing to do."""

@@ -44,7 +44,9 @@ def test_company_slots_and_arrivals_change_no_frame(
     ]
 
     async def scenario() -> None:
-        async with running(checkpoint, split=data.draw(st.booleans(), label="split"), admit_timeout_s=30.0) as engine:
+        split = data.draw(st.booleans(), label="split")
+        step = data.draw(st.sampled_from(["eager", "static"]), label="step")
+        async with running(checkpoint, split=split, step=step, admit_timeout_s=30.0) as engine:
 
             async def one(seed: int, plan: tuple[int, list[int], int | None]) -> None:
                 s = scripted(checkpoint, reference, seed, temperature=0.9 if seed % 3 == 0 else 0.0)
