@@ -32,7 +32,7 @@ def test_a_full_run_on_the_papers_gpu_stands_beside_its_figures() -> None:
 
 def test_only_what_stands_between_the_markers_changes() -> None:
     assert between(f"a\n{START}\nold\n{END}\nb", "new") == f"a\n{START}\nnew\n{END}\nb"
-    with pytest.raises(ValueError, match=r"markers|lacks"):
+    with pytest.raises(ValueError, match="lacks"):
         between("no markers", "new")
 
 
