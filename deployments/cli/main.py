@@ -73,11 +73,12 @@ def parity(
     golden_dir: Annotated[Path, typer.Argument(help="A folder with checkpoint/, meta.json and cases.")],
     out: Annotated[Path | None, typer.Option(help="Where <case>.safetensors go.")] = None,
     reasoner: Annotated[Literal["vllm", "torch"], typer.Option(help="Which Reasoner engine runs.")] = "vllm",
+    errors: Annotated[Path | None, typer.Option(help="Write the largest error per tensor here, as JSON.")] = None,
 ) -> None:
     """Run every case of a goldens folder through the real engines and compare."""
     from deployments.cli.parity import parity as run
 
-    raise typer.Exit(run(golden_dir, out, reasoner))
+    raise typer.Exit(run(golden_dir, out, reasoner, errors))
 
 
 @app.command("bench-graph", hidden=True)

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,9 +65,11 @@ def compare(case: str, tensor: str, ours: Tensor, theirs: Tensor) -> Line:
     return Line(case, tensor, error, exact)
 
 
-def parity(golden: Path, out: Path | None, reasoner: Literal["vllm", "torch"]) -> int:
-    """Print the largest error per tensor; 1 when one is too large."""
+def parity(golden: Path, out: Path | None, reasoner: Literal["vllm", "torch"], errors: Path | None = None) -> int:
+    """Print the largest error per tensor, and write them to the file `errors`; 1 when one is too large."""
     lines = asyncio.run(Parity(golden, out).run(reasoner))
+    if errors is not None:
+        errors.write_text(json.dumps([{**asdict(line), "passed": line.passed} for line in lines], indent=1))
     table = Table(title=f"parity with {golden.name}, Reasoner on {reasoner}, float32")
     for column in ("case", "tensor", "largest error", ""):
         table.add_column(column)
