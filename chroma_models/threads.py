@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-WORTH_SHARING = 2_000_000  # multiply-adds of the widest product, below which handing parts to threads costs more
+WORTH_SHARING = 400_000  # multiply-adds of the widest product, below which handing parts to threads costs more
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def compared(golden: Path, reasoner: str) -> list[dict[str, Any]]:
     """The largest error of every tensor of one folder."""
     with tempfile.TemporaryDirectory() as folder:
         errors = Path(folder) / "errors.json"
-        command = [CHROMA, "parity", golden, "--reasoner", reasoner, "--errors", errors]
+        command = [str(CHROMA), "parity", str(golden), "--reasoner", reasoner, "--errors", str(errors)]
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
         found: list[dict[str, Any]] = json.loads(errors.read_text())
     return [{"golden": golden.name, **line} for line in found]
