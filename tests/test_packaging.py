@@ -201,7 +201,9 @@ def test_every_package_that_is_imported_is_declared() -> None:
     declared = {
         re.split(r"[^a-z0-9_-]", name.lower())[0].replace("-", "_") for name in PYPROJECT["project"]["dependencies"]
     }
-    assert {spelled.get(name, name) for name in third} - {"pydantic_core"} <= declared  # pydantic's own, by exact pin
+    # pydantic pins its core; torch brings triton where there is a GPU; plots are made in a checkout, with the locks.
+    elsewhere = {"pydantic_core", "triton", "matplotlib"}
+    assert {spelled.get(name, name) for name in third} - elsewhere <= declared
 
 
 @pytest.fixture(scope="module")

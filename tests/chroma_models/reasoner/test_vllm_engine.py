@@ -292,6 +292,10 @@ async def test_a_stalled_engine_fails_its_check(talkative: VllmReasoner, monkeyp
         with pytest.raises(StageUnavailable, match="no step"):
             talkative.check()
     await nothing_left(talkative)
+    with pytest.raises(StageUnavailable, match="no step"):
+        talkative.check()  # the turn gave up, but nobody has been answered since
+    monkeypatch.undo()
+    await listen(talkative, turn("answered", CONVERSATIONS["text only"]))
     talkative.check()
 
 
