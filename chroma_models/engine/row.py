@@ -29,6 +29,7 @@ class Row:
     started_at: float | None = None  # when playback could begin: the first frame's time
     started_frame: int = 0
     held: bool = False
+    lead_limit_s: float = 0.0
     in_flight: bool = False
     prefill_s: float = 0.0
     step_s: float = 0.0

@@ -11,7 +11,8 @@ from chroma_models.engine.step_times import StepTimes
 from chroma_models.types import FRAMES_PER_S
 
 FRAME_S = 1 / FRAMES_PER_S
-BURST_S = 4 * FRAME_S  # held rows wake when the thinnest of them has used this much, and then all of them
+BURST_S = 4 * FRAME_S  # held rows wake all at once, this often
+EASY_S = 12 * FRAME_S  # a row races to this lead by itself; from there on it grows in company, a burst at a time
 CROWDED = 0.5  # where a step of everyone takes more of a frame than this, rows with more than the least lead wait
 WAITING_LISTENER_S = 0.5  # who has heard nothing yet is prefilled like one with this much lead
 FAST_STEP_S = FRAME_S / 2  # fast work holds the engine no longer than this at a time
@@ -22,9 +23,10 @@ FEWEST_POSITIONS = 16  # of a prefill in any iteration, so that it always ends
 
 
 class Paced(Protocol):
-    """A row as the scheduler sees it. held is the scheduler's own mark."""
+    """A row as the scheduler sees it. held and lead_limit_s are the scheduler's own marks."""
 
     held: bool
+    lead_limit_s: float  # the lead at which it is held next; 0 for a new row
 
     @property
     def realtime(self) -> bool: ...
@@ -64,6 +66,7 @@ class Scheduler:
 
     def __init__(self, times: StepTimes) -> None:
         self._times = times
+        self._wakes_at = 0.0
 
     def plan(self, rows: Iterable[R], now: float, max_lead_s: float, chunk: int) -> Plan[R]:
         """What to do at `now`. chunk: the most positions one iteration may prefill."""
@@ -72,7 +75,7 @@ class Scheduler:
         self._hold(realtime, now, max_lead_s)
         awake = [row for row in realtime if not row.held and (row.ready or row.in_flight or row.prefill_left)]
         if not awake:
-            return self._leftover([row for row in everyone if not row.realtime], realtime, now, max_lead_s, chunk)
+            return self._leftover([row for row in everyone if not row.realtime], realtime, now, chunk)
         ready = sorted((row for row in awake if row.ready), key=lambda row: row.lead_s(now))
         waiting = [row for row in awake if row.prefill_left]
         if not waiting:
@@ -81,16 +84,20 @@ class Scheduler:
         return Plan(first, self._positions(first, realtime, now, chunk), self._least(ready, now))
 
     def _hold(self, realtime: list[R], now: float, max_lead_s: float) -> None:
-        """Rows too far ahead wait, and wake together: a step of many rows costs little more than one of few."""
-        held = [row for row in realtime if row.held]
-        if held and min(row.lead_s(now) for row in held) <= self._wake_at_s(max_lead_s):
-            for row in held:
-                row.held = False
-        for row in realtime:
-            row.held = row.held or row.lead_s(now) > max_lead_s
+        """Rows with enough in hand wait, and wake together: a step of many rows costs little more than one of few.
 
-    def _wake_at_s(self, max_lead_s: float) -> float:
-        return max_lead_s - min(BURST_S, max_lead_s / 2)
+        A new row would make its whole lead alone, at the price of as many steps as a crowd needs. So it races only to
+        an easy lead; then it makes at most two bursts a wake, one of them ahead of playback, up to max_lead_s.
+        """
+        burst_s = min(BURST_S, max_lead_s / 2)
+        if now >= self._wakes_at:
+            self._wakes_at = now + burst_s
+            for row in realtime:
+                if row.held:
+                    row.held, row.lead_limit_s = False, row.lead_s(now) + 2 * burst_s
+        easy_s = EASY_S if max_lead_s >= 2 * EASY_S else max_lead_s
+        for row in realtime:
+            row.held = row.held or row.lead_s(now) > min(max_lead_s, max(easy_s, row.lead_limit_s))
 
     def _least(self, ready: list[R], now: float) -> list[R]:
         """Everyone who is ready; where that takes long, only those within a burst of the least lead."""
@@ -118,7 +125,7 @@ class Scheduler:
         room_s = max(spare_s if least_s > 0 else 0.0, LEAD_SHARE * (least_s - LEAD_KEPT_S))
         return min(most, max(FEWEST_POSITIONS, int(room_s / position_s)))
 
-    def _leftover(self, fast: list[R], realtime: list[R], now: float, max_lead_s: float, chunk: int) -> Plan[R]:
+    def _leftover(self, fast: list[R], realtime: list[R], now: float, chunk: int) -> Plan[R]:
         """Fast work, in small portions where somebody listens; nothing of it runs while a realtime row could."""
         ready = sorted((row for row in fast if row.ready), key=lambda row: row.lead_s(now))
         waiting = next((row for row in fast if row.prefill_left), None)
@@ -133,5 +140,5 @@ class Scheduler:
         held = [row for row in realtime if row.held]
         nap_s = None
         if held:
-            nap_s = max(0.001, min(row.lead_s(now) for row in held) - self._wake_at_s(max_lead_s))
+            nap_s = max(0.001, self._wakes_at - now)
         return Plan(waiting, most, ready, nap_s)

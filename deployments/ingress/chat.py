@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from typing import TypeVar
@@ -12,6 +13,7 @@ from typing import TypeVar
 from starlette.types import Receive, Scope, Send
 
 from chroma_models.errors import ChromaError, Overloaded, TooLarge
+from chroma_models.interleave import FRAMES_PER_PAIR
 from chroma_models.types import Admitted, Limits, Message, Sampling
 from deployments.ingress.chat_reply import Reply
 from deployments.ingress.config import IngressConfig
@@ -141,10 +143,9 @@ class ChatCompletions:
     def _limits_of(self, request: ChatRequest) -> Limits:
         config = self._config
         tokens = request.max_completion_tokens or request.max_tokens or config.max_text_tokens
-        return Limits(
-            max_reply_s=min(_or(request.chroma.max_reply_s, config.max_reply_s), config.max_reply_s),
-            max_text_tokens=min(tokens, config.max_text_tokens),
-        )
+        limits = Limits(min(_or(request.chroma.max_reply_s, config.max_reply_s), config.max_reply_s))
+        spoken = -(-limits.max_frames // FRAMES_PER_PAIR)  # the Reasoner need not think what nobody will hear
+        return replace(limits, max_text_tokens=min(tokens, config.max_text_tokens, spoken))
 
 
 def _or(value: float | None, otherwise: float) -> float:

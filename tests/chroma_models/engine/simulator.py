@@ -39,6 +39,7 @@ class SimRow:
     prefill_left: int
     windows: Windows
     held: bool = False
+    lead_limit_s: float = 0.0
     in_flight: bool = False
     frame: int = 0
     started_at: float | None = None

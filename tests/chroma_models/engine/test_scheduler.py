@@ -186,6 +186,7 @@ class Still:
     realtime = started = ready = True
     held = in_flight = False
     prefill_left = 0
+    lead_limit_s = 4.0  # woken: not held before the longest lead
 
     def __init__(self, lead: float) -> None:
         self.lead = lead
