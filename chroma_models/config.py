@@ -60,6 +60,7 @@ class BackboneConfig(BackboneSizes, TurnLimits):
 
 class DecoderConfig(Config):
     positions: Literal["published", "contiguous"] = "published"  # rope of the depth decoder: 0,0,1..6 or 0..7
+    step: Literal["auto", "eager", "static"] = "auto"  # a split Decoder's, as in BackboneSizes
 
 
 class CodecSizes(Config):

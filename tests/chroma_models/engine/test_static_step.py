@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import DecoderConfig, TorchConfig
+from chroma_models.engine.cuda_graph import buckets, fitting
 from chroma_models.engine.decoder_engine import FusedDecoder
-from chroma_models.engine.static_step import StaticStep, buckets, fitting
+from chroma_models.engine.static_step import StaticStep
 from chroma_models.engine.step import FrameStep
 from chroma_models.interleave import segment_positions, wants_pair
 from chroma_models.loading import load_backbone, load_decoder
