@@ -48,7 +48,16 @@ class StaticFrame:
         self._step, self._rows, self._n, self._length = step, rows, n, length
         self.lane = Lane(step.cache, backbone.stack, step.tokens.first(rows * n), rows, n, step.kernel)
         self._sampling = step.rows.sampling(rows, widest_k)
+        self._leave_alone()
         self.graph = Graph(self._pass, backbone.device, step.pool)
+
+    def _leave_alone(self) -> None:
+        """A capture begins with runs of the pass, with turns under way perhaps: they must write to the scratch slot."""
+        step, count = self._step, self._rows * self._n
+        step.stepping.zero_()
+        step.sources.zero_()  # those of a larger pass would read past the end of this one's rows
+        scratch = np.full(count, step.cache.scratch * step.cache.positions, np.int64)
+        self.lane.place(np.zeros(count, np.int64), scratch, np.arange(self._rows) * self._n)
 
     def _pass(self) -> Tensor:
         """Embeddings, backbone, code 0 and, where the decoder is in this process, the rest of the frame.
