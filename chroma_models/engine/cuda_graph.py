@@ -50,15 +50,19 @@ class Graph:
         self.output: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
-            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream):
-                for _ in range(2):  # libraries choose their kernels and workspaces before the capture
-                    work()
-            torch.cuda.current_stream(device).wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=pool):
-                self.output = work()
+            with torch.cuda.device(device):  # a capture is on the current device, whatever its tensors are on
+                self._capture(pool)
+
+    def _capture(self, pool: Any) -> None:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # libraries choose their kernels and workspaces before the capture
+                self._work()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self.output = self._work()
 
     def __call__(self) -> Tensor:
         """What the pass returns: on CUDA the same memory every time."""
