@@ -67,6 +67,7 @@ class CodecSizes(Config):
     slots: PositiveInt = 16  # streams per replica
     max_group: PositiveInt = 4  # frames of one stream decoded in one step
     max_voice_s: PositiveFloat = 30.0  # longest reference clip that is encoded
+    step: Literal["auto", "eager", "static"] = "auto"  # as in BackboneSizes
 
 
 class CodecConfig(CodecSizes, TurnLimits):
