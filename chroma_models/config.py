@@ -60,12 +60,14 @@ class BackboneConfig(BackboneSizes, TurnLimits):
 
 class DecoderConfig(Config):
     positions: Literal["published", "contiguous"] = "published"  # rope of the depth decoder: 0,0,1..6 or 0..7
+    step: Literal["auto", "eager", "static"] = "auto"  # a split Decoder's, as in BackboneSizes
 
 
 class CodecSizes(Config):
     slots: PositiveInt = 16  # streams per replica
     max_group: PositiveInt = 4  # frames of one stream decoded in one step
     max_voice_s: PositiveFloat = 30.0  # longest reference clip that is encoded
+    step: Literal["auto", "eager", "static"] = "auto"  # as in BackboneSizes
 
 
 class CodecConfig(CodecSizes, TurnLimits):

@@ -9,10 +9,12 @@ from chroma_models.backbone import Backbone
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.codebooks import Codebooks
 from chroma_models.codec.engine import CodecEngine
+from chroma_models.codec.static_decoder import StaticDecoder
 from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.codec.voice_encoder import VoiceEncoder
 from chroma_models.config import CodecConfig, DecoderConfig, TorchConfig
 from chroma_models.decoder import DepthDecoder
+from chroma_models.engine.cuda_graph import wants_static
 from chroma_models.engine.step import SPARE_POSITIONS
 
 STAGES = 4  # models at work on one machine
@@ -84,7 +86,9 @@ def fingerprint(checkpoint: Checkpoint, config: TorchConfig, decoder: DecoderCon
 def load_codec(checkpoint: Checkpoint, config: TorchConfig, codec: CodecConfig) -> CodecEngine:
     """Mimi runs in float32 whatever the language models run in: bf16 costs it half its signal-to-noise ratio."""
     shape = checkpoint.architecture.codec
-    get = checkpoint.source("codec_model.", device_of(config), torch.float32)
-    decoder = StreamDecoder(shape, get, codec.slots, codec.max_group)
+    device = device_of(config)
+    get = checkpoint.source("codec_model.", device, torch.float32)
+    make = StaticDecoder if wants_static(codec.step, device) else StreamDecoder
+    decoder = make(shape, get, codec.slots, codec.max_group)
     names = [name.removeprefix("codec_model.") for name in checkpoint.names("codec_model.")]
     return CodecEngine(decoder, VoiceEncoder(shape, get, names), codec)

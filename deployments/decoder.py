@@ -10,7 +10,9 @@ import torch
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import TurnLimits
+from chroma_models.engine.cuda_graph import announce, wants_static
 from chroma_models.engine.decoder_engine import DecoderBatch, DecoderEngine
+from chroma_models.engine.static_depth import StaticDepth
 from chroma_models.errors import StageUnavailable
 from chroma_models.loading import load_decoder, set_threads
 from chroma_models.sampling import RowSampling
@@ -31,8 +33,11 @@ class Decoder:
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("decoder")))
         with loading(report("decoder"), checkpoint):
             depth = load_decoder(checkpoint, models.torch, models.decoder)
-        self._engine = DecoderEngine(depth)
+        rows = models.backbone.slots + models.backbone.reserved_slots  # the largest batch of a Backbone
+        static = wants_static(models.decoder.step, depth.device)
+        self._engine = DecoderEngine(StaticDepth(depth, rows) if static else depth)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decoder-steps")
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.prepare, announce("decoder"))
         hidden = torch.zeros((1, checkpoint.architecture.backbone.hidden), dtype=depth.dtype, device=depth.device)
         sampling = RowSampling.of([Sampling(seed=0, temperature=1.0)], [0], depth.device)
         code0 = torch.zeros(1, dtype=torch.int64, device=depth.device)

@@ -27,11 +27,13 @@ from chroma_models.checkpoint.architecture import StackShape
 from chroma_models.checkpoint.in_memory import RandomWeights
 from chroma_models.checkpoint.sizes import Size
 from chroma_models.codebooks import Codebooks
+from chroma_models.codec.static_decoder import StaticDecoder
 from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.decoder import DepthDecoder
 from chroma_models.eager_reference import EagerReference
 from chroma_models.engine.decoder_engine import DecoderBatch, DecoderEngine, FusedDecoder, unpack_codes
 from chroma_models.engine.kv_cache import KvCache
+from chroma_models.engine.static_depth import StaticDepth
 from chroma_models.engine.static_step import StaticStep
 from chroma_models.engine.step import SPARE_POSITIONS, FrameStep
 from chroma_models.interleave import segment_positions, wants_pair
@@ -48,7 +50,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class HopDecoder:
     """The split placement without a network: batches packed to bytes, another thread, codes back as bytes."""
 
-    def __init__(self, depth: DepthDecoder) -> None:
+    def __init__(self, depth: DepthDecoder | StaticDepth) -> None:
         self._engine = DecoderEngine(depth)
         self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
 
@@ -71,9 +73,9 @@ class Model:
         self.backbone = Backbone(a, self.weights.source("backbone", device, dtype), books, text, SPARE_POSITIONS)
         self.decoder = DepthDecoder(a, self.weights.source("decoder", device, dtype), books)
 
-    def codec(self, slots: int) -> StreamDecoder:
+    def codec(self, slots: int, *, graphs: bool) -> StreamDecoder:
         get = self.weights.source("codec_model", self.device, torch.float32)
-        return StreamDecoder(self.architecture.codec, get, slots)
+        return (StaticDecoder if graphs else StreamDecoder)(self.architecture.codec, get, slots)
 
     def prompt(self, stream: int, positions: int) -> Tensor:
         """A stream's context before its first frame: [positions, hidden]."""
@@ -94,7 +96,8 @@ class Streams:
     def __init__(self, model: Model, args: argparse.Namespace, batch: int, frames: int) -> None:
         self._model, self.batch = model, batch
         context, top_k, fused = args.context, args.top_k, args.placement == "fused"
-        decoder = FusedDecoder(model.decoder) if fused else HopDecoder(model.decoder)
+        split = StaticDepth(model.decoder, batch) if args.graphs else model.decoder
+        decoder = FusedDecoder(model.decoder) if fused else HopDecoder(split)
         if args.graphs:
             self.step: FrameStep = StaticStep(
                 model.backbone, decoder, batch, model.decoder if fused else None, args.attention
@@ -197,9 +200,9 @@ def launches(work: Callable[[], object], device: torch.device) -> int:
     return sum(1 for event in events if event.name.startswith("aten::")) // 2
 
 
-def codec_ms(model: Model, batch: int, times: int) -> tuple[float, float]:
+def codec_ms(model: Model, batch: int, times: int, *, graphs: bool) -> tuple[float, float]:
     """Milliseconds per frame of the batch, one frame at a time and four at a time."""
-    codec = model.codec(batch)
+    codec = model.codec(batch, graphs=graphs)
     slots = list(range(batch))
     size = model.architecture.codebook_size
     codes = torch.randint(0, size, (batch, codec.max_group, CODEBOOKS), device=model.device)
@@ -256,7 +259,7 @@ def bench(model: Model, roofline: Roofline, batch: int, args: argparse.Namespace
     sampling = RowSampling.of([Sampling(seed=0)] * batch, [0] * batch, device)
     decoder = median_ms(lambda: model.decoder.complete(hidden, code0, sampling), device, frames)
     frame = statistics.median(statistics.median(run) for run in ours)
-    codec = codec_ms(model, batch, max(3, frames // 4)) if args.codec else (None, None)
+    codec = codec_ms(model, batch, max(3, frames // 4), graphs=args.graphs) if args.codec else (None, None)
     reasoner = reasoner_ms(model, batch, context, max(3, frames // 4)) if args.reasoner else None
     total = frame + (codec[0] or 0.0) + (reasoner or 0.0)
     least = least_ms(model, roofline, batch, context)

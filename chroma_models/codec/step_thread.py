@@ -12,9 +12,9 @@ from torch import Tensor
 
 from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.codec.stream_state import StreamState
+from chroma_models.engine.cuda_graph import announce
 from chroma_models.engine.slots import Slot
 from chroma_models.errors import ChromaError, StageUnavailable
-from chroma_models.types import CODEBOOKS
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
@@ -108,7 +108,7 @@ class StepThread:
     def _run(self, loop: asyncio.AbstractEventLoop, warmed: "asyncio.Future[None]") -> None:
         failure: Exception | None = None
         try:
-            self._warm_up()
+            self._decoder.warm_up(announce("codec"))
         except Exception as error:
             log.exception("The codec's warm-up failed")
             failure = error
@@ -140,11 +140,6 @@ class StepThread:
             self._progress_at = time.monotonic()
         loop.call_soon_threadsafe(_deliver, results)
         return True
-
-    def _warm_up(self) -> None:
-        for group in range(1, self._decoder.max_group + 1):
-            self._decoder.step([0], torch.zeros((1, group, CODEBOOKS), dtype=torch.int64, device=self._decoder.device))
-        self._decoder.reset([0])
 
     def _take(self) -> list[Job]:
         """The oldest job, with every other one that may share its step. The lock is held."""

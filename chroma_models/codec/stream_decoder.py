@@ -11,6 +11,7 @@ from chroma_models.codec.causal_conv import CausalConv
 from chroma_models.codec.codebook_table import codebook_table
 from chroma_models.codec.stream_state import StreamState
 from chroma_models.codec.windowed_transformer import WindowedTransformer
+from chroma_models.engine.cuda_graph import Progress
 from chroma_models.errors import CheckpointError
 from chroma_models.layers import TensorSource
 from chroma_models.types import CODEBOOKS, FRAME_SAMPLES
@@ -31,7 +32,8 @@ class StreamDecoder:
     get gives the tensors below "codec_model", in float32 on their device.
     """
 
-    def __init__(self, shape: CodecShape, get: TensorSource, slots: int, max_group: int = 4) -> None:
+    def __init__(self, shape: CodecShape, get: TensorSource, slots: int, max_group: int = 4, scratch: int = 0) -> None:
+        """scratch: slots beyond the last one, for what is computed and not wanted."""
         _check(shape)
         self.shape, self.slots, self.max_group = shape, slots, max_group
         self._table = codebook_table(shape, get)  # [CODEBOOKS * codebook_size, hidden]
@@ -57,7 +59,7 @@ class StreamDecoder:
             at += 3
         self._tail = conv(f"decoder.layers.{at + 1}")
         self._convs = [self._stretch, self._head, *(c for s in self._stages for c in (s.up, s.over_time)), self._tail]
-        self.state = self._new_state(slots)
+        self.state = self._new_state(slots + scratch)
 
     def _new_state(self, slots: int) -> StreamState:
         sizes = [(conv.history, conv.inputs) for conv in self._convs]
@@ -77,6 +79,17 @@ class StreamDecoder:
         positions = self.reach_positions + self.shape.layers * (self.shape.context - 1)
         return -(-positions // self._stretch.stride) + self._stretch.history
 
+    @property
+    def positions_per_frame(self) -> int:
+        """Transformer positions that a frame is."""
+        return self._stretch.stride
+
+    def warm_up(self, progress: Progress) -> None:
+        """Decode once in every group length, before the first stream. progress is told of captured graphs."""
+        for group in range(1, self.max_group + 1):
+            self.step([0], torch.zeros((1, group, CODEBOOKS), dtype=torch.int64, device=self.device))
+        self.reset([0])
+
     @torch.inference_mode()
     def reset(self, slots: list[int]) -> None:
         """Forget what the slots have heard."""
@@ -90,8 +103,7 @@ class StreamDecoder:
         codes    int64 [rows, group, CODEBOOKS], each 0 .. codebook_size - 1 (not checked here), group <= max_group
         returns  float32 [rows, group * FRAME_SAMPLES]
         """
-        if not 1 <= codes.shape[1] <= self.max_group:
-            raise ValueError(f"A group of {codes.shape[1]} frames; this decoder takes 1 to {self.max_group}.")
+        self._check_group(codes.shape[1])
         index = torch.tensor(slots, device=codes.device)
         x = self._stretched(self.state, index, codes)
         return self._convolved(self.state, index, self._transformer.step(self.state, slots, x))
@@ -123,6 +135,10 @@ class StreamDecoder:
     def rebuild(self, slot: int, codes: Tensor) -> None:
         """Leave a slot as if codes int64 [frames, CODEBOOKS] had been streamed through it since its reset."""
         self.restore(slot, self.prepare(codes))
+
+    def _check_group(self, group: int) -> None:
+        if not 1 <= group <= self.max_group:
+            raise ValueError(f"A group of {group} frames; this decoder takes 1 to {self.max_group}.")
 
     def _stretched(self, state: StreamState, index: Tensor, codes: Tensor) -> Tensor:
         """Codes [rows, group, CODEBOOKS] as transformer inputs [rows, group * stretch, hidden]."""

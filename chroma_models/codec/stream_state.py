@@ -53,3 +53,7 @@ class StreamState:
         if flat is None or flat.numel() < count:
             flat = self._scratch[name] = torch.empty(count, device=self.ring.device)
         return flat[:count].view(size)
+
+    def buffers(self) -> list[Tensor]:
+        """The scratch there is."""
+        return list(self._scratch.values())

@@ -86,6 +86,28 @@ class WindowedTransformer:
             state.positions[slot] += n
         return x
 
+    def step_at(self, state: StreamState, slots: Tensor, first: Tensor, x: Tensor) -> Tensor:
+        """As step, where slots and first positions are int64 [rows] on the device and nothing depends on their values
+        but what is computed. A slot that several rows name holds nothing of worth afterwards. Leaves state.positions.
+        """
+        rows, n = x.shape[:2]
+        positions = first[:, None] + torch.arange(n, device=x.device)
+        cells = (positions % state.cells + slots[:, None] * state.cells).view(-1)
+        mask = self._ring_mask(positions, state.cells, state.cells)
+        turn = self._turn(positions.view(-1))
+        flat, width = x.view(rows * n, -1), self.shape.heads * self.shape.head_dim
+        attended = state.scratch("attended", rows, n, width)
+        rings = state.scratch("rings", rows, *state.ring.shape[2:])
+        for layer, ring in zip(self.layers, state.ring, strict=True):
+            h = self._qkv(layer, flat, turn)
+            ring.view(-1, 2 * width).index_copy_(0, cells, h[:, width:])
+            queries = h.view(rows, n, 3, self.shape.heads, -1)[:, :, 0].transpose(1, 2)
+            cached = torch.index_select(ring, 0, slots, out=rings).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(queries, cached[0], cached[1], mask)
+            attended.copy_(y.transpose(1, 2).flatten(2))
+            self._finish(layer, flat, attended.view(rows * n, width))
+        return x
+
     def span(self, state: StreamState, x: Tensor, first: int, keep: int) -> Tensor:
         """Run a long stretch of one stream in one pass and leave its keys and values in slot 0 of a state.
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from chroma_models.decoder import DepthDecoder
+from chroma_models.engine.cuda_graph import Progress
+from chroma_models.engine.static_depth import StaticDepth
 from chroma_models.errors import InvalidRequest
 from chroma_models.sampling import RowSampling
 from chroma_models.types import CODEBOOKS
@@ -99,11 +101,16 @@ def unpack_codes(data: bytes, device: torch.device) -> Tensor:
 class DecoderEngine:
     """The stateless side of a split decoder. One batch at a time, on whatever thread calls it."""
 
-    def __init__(self, decoder: DepthDecoder) -> None:
+    def __init__(self, decoder: DepthDecoder | StaticDepth) -> None:
         self._decoder = decoder
         self.batches = 0
         self.rows = 0
         self.step_s = 0.0
+
+    def prepare(self, progress: Progress) -> None:
+        """Capture the graphs there are to capture, on the thread that will call complete."""
+        if isinstance(self._decoder, StaticDepth):
+            self._decoder.prepare(progress)
 
     def complete(self, batch: DecoderBatch) -> bytes:
         """Codes int16 [rows, CODEBOOKS]. Raises InvalidRequest for code 0 outside the codebook."""

@@ -8,8 +8,7 @@ integers and the text rows, copied in before the pass. Without CUDA the same pas
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +16,10 @@ from torch import Tensor
 
 from chroma_models.backbone import Backbone
 from chroma_models.decoder import DepthDecoder
+from chroma_models.engine.cuda_graph import Graph, buckets, fitting, graph_pool, wants_static
 from chroma_models.engine.decoder_engine import FrameDecoder, FusedDecoder
 from chroma_models.engine.kv_cache import Attention, Lane
+from chroma_models.engine.row_buffers import WIDEST_K, RowBuffers, widest
 from chroma_models.engine.step import FrameStep
 from chroma_models.interleave import segment_positions
 from chroma_models.sampling import RowSampling, choose
@@ -28,51 +29,7 @@ from chroma_models.types import CODEBOOKS, Sampling, TextStep
 
 AttentionName = Literal["sdpa", "triton"]  # loadtest.kernels.attention measures which is faster
 LENGTHS = (256, 512, 1024, 2048)  # keys a pass reads; the last stands for all positions
-WIDEST_K = 64  # top-k up to this has a graph of its own; anything above sorts the vocabulary
 LONGEST_SEGMENT = segment_positions(1, pair=True)
-
-
-def buckets(rows: int) -> list[int]:
-    """Batch sizes that have a graph: powers of two up to 32, then steps of 32 to 256 and of 128 beyond."""
-    sizes = [1, 2, 4, 8, 16, 32, *range(64, 257, 32), *range(384, max(rows, 384) + 1, 128)]
-    return [*(size for size in sizes if size < rows), rows]
-
-
-def fitting(sizes: Sequence[int], wanted: int) -> int:
-    """The smallest size that holds so many."""
-    return next(size for size in sizes if size >= wanted)
-
-
-@dataclass
-class RowBuffers:
-    """How each row draws, on the device at fixed addresses."""
-
-    rows: int
-    device: torch.device
-    floats: Tensor = field(init=False)
-    ints: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.floats = torch.zeros(self.rows, device=self.device)
-        self.ints = torch.zeros((3, self.rows), dtype=torch.int64, device=self.device)
-
-    def sampling(self, widest_k: int) -> RowSampling:
-        """A view of the buffers; widest_k -1 is greedy."""
-        top_k, seeds, indices = self.ints.unbind()
-        return RowSampling(self.floats, top_k, seeds, indices, greedy=widest_k < 0, widest_k=max(widest_k, 0))
-
-    def fill(self, at: Sequence[int], sampling: RowSampling) -> None:
-        index = send(torch.tensor(list(at)), self.device)
-        self.floats.index_copy_(0, index, sampling.temperature)
-        drawn = torch.stack([sampling.top_k, sampling.seeds, sampling.indices])
-        self.ints.index_copy_(1, index, drawn)
-
-
-def widest(sampling: RowSampling, vocab: int) -> int:
-    """Which of the passes draws for these rows: -1 greedy, else how many of the best logits it looks at."""
-    if sampling.greedy:
-        return -1
-    return WIDEST_K if sampling.widest_k <= min(WIDEST_K, vocab) else vocab
 
 
 def _kernel(name: AttentionName) -> Attention | None:
@@ -83,32 +40,6 @@ def _kernel(name: AttentionName) -> Attention | None:
     return decode_attention
 
 
-class Graph:
-    """A pass, captured on a CUDA device; called again and again, on the memory it was captured on."""
-
-    def __init__(self, work: Callable[[], Tensor], device: torch.device, pool: Any) -> None:
-        self._work = work
-        self.output: Tensor | None = None
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if device.type == "cuda":
-            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream):
-                for _ in range(2):  # libraries choose their kernels and workspaces before the capture
-                    work()
-            torch.cuda.current_stream(device).wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=pool):
-                self.output = work()
-
-    def __call__(self) -> Tensor:
-        """What the pass returns: on CUDA the same memory every time."""
-        if self._graph is None or self.output is None:
-            return self._work()
-        self._graph.replay()
-        return self.output
-
-
 class StaticFrame:
     """One pass for a bucket of rows, each of up to n positions, over `length` keys."""
 
@@ -116,18 +47,17 @@ class StaticFrame:
         backbone = step.backbone
         self._step, self._rows, self._n, self._length = step, rows, n, length
         self.lane = Lane(step.cache, backbone.stack, step.tokens.first(rows * n), rows, n, step.kernel)
-        self._sampling = step.rows.sampling(widest_k)
-        if rows < step.rows.rows:
-            part = step.rows.sampling(widest_k)
-            self._sampling = RowSampling(
-                part.temperature[:rows],
-                part.top_k[:rows],
-                part.seeds[:rows],
-                part.indices[:rows],
-                greedy=part.greedy,
-                widest_k=part.widest_k,
-            )
+        self._sampling = step.rows.sampling(rows, widest_k)
+        self._leave_alone()
         self.graph = Graph(self._pass, backbone.device, step.pool)
+
+    def _leave_alone(self) -> None:
+        """A capture begins with runs of the pass, with turns under way perhaps: they must write to the scratch slot."""
+        step, count = self._step, self._rows * self._n
+        step.stepping.zero_()
+        step.sources.zero_()  # those of a larger pass would read past the end of this one's rows
+        scratch = np.full(count, step.cache.scratch * step.cache.positions, np.int64)
+        self.lane.place(np.zeros(count, np.int64), scratch, np.arange(self._rows) * self._n)
 
     def _pass(self) -> Tensor:
         """Embeddings, backbone, code 0 and, where the decoder is in this process, the rest of the frame.
@@ -183,7 +113,7 @@ class StaticStep(FrameStep):
         self.words = torch.zeros(slots, dtype=torch.int64, device=device)
         self.sources = torch.zeros(slots * LONGEST_SEGMENT, dtype=torch.int64, device=device)
         self.stepping = torch.zeros(slots, dtype=torch.bool, device=device)
-        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.pool = graph_pool(device)
         if depth is not None:
             depth.reserve(slots)
         self._copies: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque(maxlen=4)  # on their way to the host
@@ -308,7 +238,7 @@ class StaticStep(FrameStep):
 def make_step(
     backbone: Backbone, decoder: FrameDecoder, slots: int, kind: Literal["auto", "eager", "static"]
 ) -> FrameStep:
-    """auto: passes of fixed shapes where CUDA can capture them, ordinary calls elsewhere."""
-    if kind == "eager" or (kind == "auto" and backbone.device.type != "cuda"):
+    """As wants_static says."""
+    if not wants_static(kind, backbone.device):
         return FrameStep(backbone, decoder, slots)
     return StaticStep(backbone, decoder, slots, decoder.depth if isinstance(decoder, FusedDecoder) else None)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from chroma_models.backbone import Backbone, codes_tensor
 from chroma_models.config import BackboneConfig
+from chroma_models.engine.cuda_graph import announce
 from chroma_models.engine.decoder_engine import FrameDecoder
 from chroma_models.engine.row import Row
 from chroma_models.engine.scheduler import Plan, Scheduler
@@ -168,13 +169,8 @@ class StepLoop:
 
     def _prepare(self) -> None:
         """Capture what can be captured. A device that cannot is served by plain calls, and the log says so."""
-
-        def tell(done: int, of: int) -> None:
-            if done % 16 == 0 or done == of:
-                print(f"[backbone] captured {done} of {of} graphs", flush=True)
-
         try:
-            self.step.prepare(tell)
+            self.step.prepare(announce("backbone"))
         except Exception as error:
             log.error("graph capture failed; the Backbone goes on with plain calls", exc_info=error)
             self.step = FrameStep(self.backbone, self._decoder, self.config.slots + self.config.reserved_slots)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from chroma_models.checkpoint.architecture import Architecture
-from chroma_models.config import TorchConfig
+from chroma_models.config import BackboneSizes, DecoderConfig, TorchConfig
 from chroma_models.engine.decoder_engine import DecoderBatch
 from chroma_models.errors import StageUnavailable
 from chroma_models.sampling import RowSampling
@@ -42,3 +42,23 @@ async def test_a_batch_that_does_not_end_fails_the_check(tiny: Path, monkeypatch
         await call
     await decoder.check_health()
     decoder._metrics._task.cancel()
+
+
+async def test_fixed_shapes_give_the_same_codes(tiny: Path) -> None:
+    width = Architecture.read(tiny).backbone.hidden
+    sampling = RowSampling.of([Sampling(seed=i, temperature=0.7) for i in range(5)], [3] * 5, torch.device("cpu"))
+    hidden = torch.randn((5, width), generator=torch.Generator().manual_seed(0))
+    batch = DecoderBatch.pack(hidden, torch.arange(5), sampling)
+    answers = []
+    for kind in ("eager", "static"):
+        models = Models(
+            checkpoint=str(tiny),
+            torch=TorchConfig(device="cpu", threads=1),
+            backbone=BackboneSizes(slots=3),  # fewer rows than the batch has: it goes through in parts
+            decoder=DecoderConfig(step=kind),
+        )
+        decoder = Decoder.__new__(Decoder)
+        await decoder.__init__(models)  # type: ignore[misc]
+        answers.append(await decoder.complete(batch))
+        decoder._metrics._task.cancel()
+    assert answers[0] == answers[1]
