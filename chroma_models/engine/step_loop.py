@@ -165,6 +165,7 @@ class StepLoop:
             while not self._stopping:
                 self._turn_over()
         except BaseException as error:  # whatever it was, nobody may wait for a loop that is gone
+            self._stopping = True  # not alive any more, though the thread has yet to end
             self._died(self._typed(error, "The Backbone's step loop has died."))
 
     def _prepare(self) -> None:
