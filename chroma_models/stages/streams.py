@@ -33,6 +33,9 @@ async def lively(
             timeout_s = stall_timeout_s
 
 
+THIN_S = 0.24  # a lead that one late step could use up: nothing of it is spent on making lists longer
+
+
 class ItemPacer:
     """When the next list of frames should leave: at once while the lead is thin, then at most 4 a second.
 
@@ -53,9 +56,9 @@ class ItemPacer:
         self._frames += frames
 
     def hold_s(self) -> float:
-        """Seconds to let frames gather before the next list. Half the lead is spent at most."""
+        """Seconds to let frames gather before the next list. Half of the lead beyond THIN_S is spent at most."""
         if self._started_at is None:
             return 0.0
         now = self._clock()
         lead_s = self._frames / FRAMES_PER_S - (now - self._started_at)
-        return min(self._longest_s, lead_s / 2) - (now - self._sent_at)
+        return min(self._longest_s, max(0.0, lead_s - THIN_S) / 2) - (now - self._sent_at)
