@@ -35,7 +35,6 @@ class Backbone:
         self._real_head = self.head[:, : architecture.codebook_size].contiguous()
         self.codebooks = codebooks
         self.text_table = text_table
-        self._pair_ids = torch.arange(2, device=self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Codebook 0 over real codes only: [rows, hidden] -> [rows, codebook_size]. Special ids cannot be chosen."""

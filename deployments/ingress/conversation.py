@@ -22,8 +22,6 @@ from deployments.ingress.openai_chat import (
 )
 from deployments.ingress.replies import ReplyStore
 
-BYTES_PER_S = 2 * LISTEN_RATE_HZ
-
 
 def resolve_replies(request: ChatRequest, replies: ReplyStore, tenant: str) -> dict[int, str]:
     """What assistant messages that only name an audio id said, by index. Raises UnknownReply."""

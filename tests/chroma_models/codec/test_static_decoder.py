@@ -1,9 +1,7 @@
 """Mimi's pass of fixed shapes, run as ordinary calls, against the ordinary step: the same speech, the same memory."""
 
 import logging
-from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.codec.voice_encoder import VoiceEncoder
 from chroma_models.config import CodecConfig
 from chroma_models.types import CODEBOOKS, FRAME_SAMPLES
+from tests.chroma_models.captures import NoCapture, rehearsing
 from tests.chroma_models.codec.mimis import Mimi
 
 CLOSE = 1e-4  # of full scale: products over other numbers of rows round differently
@@ -121,26 +120,6 @@ def test_warming_up_leaves_every_slot_new(mimi: Mimi) -> None:
     assert all(not history[:SLOTS].any() for history in decoder.state.histories)
     codes = mimi.codes(2, 4)
     assert torch.equal(decoder.step([0, 3], codes), static(mimi).step([0, 3], codes))
-
-
-def rehearsing(work: Callable[[], Tensor], device: torch.device, pool: Any) -> Callable[[], Tensor]:
-    """A graph that, as a capture does, begins with runs of the pass."""
-    work()
-    work()
-    return work
-
-
-class NoCapture:
-    """A device on which capture fails once so many graphs were made."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def __call__(self, work: Any, device: torch.device, pool: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return work
 
 
 def test_where_capture_fails_ordinary_steps_go_on_mid_stream(

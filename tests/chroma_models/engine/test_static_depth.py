@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from chroma_models.engine.static_depth import StaticDepth
 from chroma_models.loading import load_decoder
 from chroma_models.sampling import RowSampling
 from chroma_models.types import CODEBOOKS, Sampling
+from tests.chroma_models.captures import NoCapture
 
 ROWS = 6
 Batch = tuple[Tensor, Tensor, RowSampling]
@@ -83,19 +83,6 @@ def test_the_engine_answers_the_same_bytes(depth: DepthDecoder) -> None:
 def test_an_empty_batch_has_no_codes(depth: DepthDecoder) -> None:
     hidden, code0, sampling = batch(depth, 0, [-1], Random(3))
     assert StaticDepth(depth, ROWS).complete(hidden, code0, sampling).shape == (0, CODEBOOKS)
-
-
-class NoCapture:
-    """A device on which capture fails once so many graphs were made."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def __call__(self, work: Any, device: torch.device, pool: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return work
 
 
 def test_where_capture_fails_plain_calls_go_on(

@@ -1,9 +1,7 @@
 """The pass that CUDA captures, run as ordinary calls, against the ordinary step: the same codes on any schedule."""
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from chroma_models.engine.step import FrameStep
 from chroma_models.interleave import segment_positions, wants_pair
 from chroma_models.loading import load_backbone, load_decoder
 from chroma_models.types import CODEBOOKS, Sampling, TextStep
+from tests.chroma_models.captures import rehearsing
 
 FP32 = TorchConfig(device="cpu", dtype="float32")
 SLOTS = 6
@@ -115,25 +114,13 @@ def test_bfloat16_runs_the_same_passes(tiny: Path) -> None:
     assert all(codes.shape[1] == CODEBOOKS for codes in static)
 
 
-class Rehearsing:
-    """A graph that, as a capture does, begins with runs of the pass."""
-
-    def __init__(self, work: Callable[[], torch.Tensor], device: torch.device, pool: Any) -> None:
-        self._work = work
-        work()
-        work()
-
-    def __call__(self) -> torch.Tensor:
-        return self._work()
-
-
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_capture_with_turns_under_way_changes_nothing(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, fused: bool
 ) -> None:
     schedule = [[0, 1, 2, 3, 4, 5], [0, 1], [0, 2, 3], [1], [0, 5], [0, 1], [0]]
     ordinary = speak(parts.ordinary(), schedule, [-1] * SLOTS)
-    monkeypatch.setattr("chroma_models.engine.static_step.Graph", Rehearsing)
+    monkeypatch.setattr("chroma_models.engine.static_step.Graph", rehearsing)
     static = speak(parts.static(fused=fused), schedule, [-1] * SLOTS)
     for ours, theirs in zip(static, ordinary, strict=True):
         np.testing.assert_array_equal(ours, theirs)
