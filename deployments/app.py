@@ -1,5 +1,6 @@
 """The graph, from the settings: Ingress(Codec(Backbone(Reasoner, Decoder)))."""
 
+import secrets
 from typing import Any
 
 from ray import serve
@@ -11,14 +12,14 @@ from deployments.codec import Codec
 from deployments.decoder import Decoder
 from deployments.ingress_stage import Ingress
 from deployments.reasoner import Reasoner
-from deployments.settings import Settings, StageScale
+from deployments.settings import Models, Settings, StageScale
 
 AFFINITY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
 def build(settings: Settings) -> Application:
     """The whole application. `placement: fused` has no Decoder deployment."""
-    models, scale = settings.models, settings.scale
+    models, scale = with_secrets(settings.models), settings.scale
     user_config = settings.serving.model_dump(mode="json")
 
     def stage(cls: type, size: StageScale, **more: Any) -> Deployment:
@@ -32,6 +33,14 @@ def build(settings: Settings) -> Application:
     backbone = stage(Backbone, scale.backbone, user_config=user_config).bind(models, *upstream)
     codec = stage(Codec, scale.codec, user_config=user_config).bind(models, backbone)
     return stage(Ingress, scale.ingress, user_config=user_config).bind(models, codec)
+
+
+def with_secrets(models: Models) -> Models:
+    """Secrets nobody chose are drawn here, once: every replica of this deployment then has the same."""
+    drawn = {
+        name: secrets.token_hex() for name in ("affinity_key", "token_secret") if not getattr(models.ingress, name)
+    }
+    return models.model_copy(update={"ingress": models.ingress.model_copy(update=drawn)})
 
 
 def deployment_options(size: StageScale) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Ingress:
             id=f"warm-up-{secrets.token_hex(4)}",
             affinity="warm-up",
             messages=(Message("user", (Text("Hello."),)),),
-            voice=await self._app.voices.built_in(),
+            voice=await self._app.services.voices.built_in(),
             sampling=Sampling(seed=0),
             limits=Limits(max_reply_s=0.5, max_text_tokens=8),
             pace="fast",

@@ -67,7 +67,19 @@ def checked(settings: Settings) -> Settings:
     if Path(settings.models.checkpoint).exists():  # replicas run in folders of their own
         models = settings.models.model_copy(update={"checkpoint": str(folder.resolve())})
         settings = settings.model_copy(update={"models": models})
-    return fit_to_gpu(settings)
+    return fit_to_gpu(_with_keys(settings))
+
+
+def _with_keys(settings: Settings) -> Settings:
+    """The key file read once, and named so that replicas find it."""
+    from deployments.ingress.callers import read_keys
+
+    ingress = settings.models.ingress
+    if ingress.api_keys_file is None:
+        return settings
+    read_keys(ingress.api_keys_file)
+    ingress = ingress.model_copy(update={"api_keys_file": ingress.api_keys_file.resolve()})
+    return settings.model_copy(update={"models": settings.models.model_copy(update={"ingress": ingress})})
 
 
 def _check_port(url: str) -> None:

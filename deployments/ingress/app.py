@@ -1,36 +1,34 @@
 """Everything the ingress says over HTTP."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from chroma_models.errors import UnknownModel
+from chroma_models.errors import Forbidden, UnknownModel
 from chroma_models.types import Sampling
 from deployments.ingress.chat import ChatCompletions
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.edge import Edge
 from deployments.ingress.errors import MethodNotAllowed, UnknownRoute
-from deployments.ingress.health import Health
+from deployments.ingress.services import Services
 from deployments.ingress.speaker import Speaker
-from deployments.ingress.voices import VoiceBook
 
 
 class IngressApp:
     """The ASGI application over one Speaker. health.ready is for the owner to set, once a turn has been spoken."""
 
     def __init__(self, speaker: Speaker, config: IngressConfig, default_sampling: Sampling, created_s: int = 0) -> None:
-        """created_s: Unix second at which the model was made, as /v1/models tells it."""
-        self.config = config
-        self.health = Health()
+        """created_s: Unix second at which the model was made, as /v1/models tells it.
+
+        Raises InvalidRequest where the key file cannot be used.
+        """
+        self.services = Services(speaker, config, default_sampling)
+        self.health = self.services.health
         self._model = {"id": config.model_id, "object": "model", "created": created_s, "owned_by": "chroma-serve"}
-        self._pool = ThreadPoolExecutor(config.audio.threads, thread_name_prefix="audio")
-        self._chat = ChatCompletions(speaker, config, default_sampling, self.health, self._pool)
         routes = [
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/chat/completions", ChatCompletions(self.services), methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/v1/models/{model:path}", self._one_model),
             Route("/healthz", self._alive),
@@ -42,21 +40,23 @@ class IngressApp:
 
     def reconfigure(self, config: IngressConfig) -> None:
         """Change the limits of a turn; what else differs takes effect with the next start."""
-        self.config = config
-        self._chat.reconfigure(config)
-
-    @property
-    def voices(self) -> VoiceBook:
-        """Where a warm-up turn gets its voice."""
-        return self._chat.voices
+        self.services.reconfigure(config)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._edge(scope, receive, send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """With an "app" in its scope the router raises what it refuses, rather than answering in its own words."""
+        """With an "app" in its scope the router raises what it refuses, rather than answering in its own words.
+
+        Whatever lies under /v1 needs a caller, what does not exist there too. Endpoints find it as scope["caller"].
+        """
+        scope = {**scope, "app": self}
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            scope["caller"] = caller = self.services.callers.of_scope(scope)
+            if caller.session is not None:
+                raise Forbidden("A client secret opens Realtime sessions only; use an API key here.")
         try:
-            await self._router({**scope, "app": self}, receive, send)
+            await self._router(scope, receive, send)
         except HTTPException as error:
             asked = f"{scope.get('method', scope['type'])} {scope['path'][:200]}"
             if error.status_code == 405:
@@ -65,7 +65,7 @@ class IngressApp:
             raise UnknownRoute(f"There is nothing at {asked}.") from None
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.services.close()
 
     async def _models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._model]})

@@ -1,5 +1,7 @@
 """What an operator chooses about the doors of the service: addresses, sizes and times."""
 
+from pathlib import Path
+
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from chroma_models.config import Config, TurnLimits
@@ -25,7 +27,13 @@ class IngressSizes(Config):
     host: str = "127.0.0.1"  # the loopback unless an operator opens it
     http_port: int = Field(8000, ge=0, le=65_535)  # shared by every replica of a node; 0 takes a free one
     model_id: str = Field("chroma", min_length=1)  # the name clients ask for
-    affinity_key: str | None = None  # secret of the affinity hash, equal on all replicas; None: random, one replica
+    affinity_key: str | None = (
+        None  # secret of the affinity hash, equal on all replicas; None: random with every deployment
+    )
+
+    api_keys_file: Path | None = None  # lines `tenant key`; None: everybody is one tenant, for the loopback
+    token_secret: str | None = None  # signs client secrets; None: as above, and they end with it
+    client_secret_ttl_s: float = Field(600.0, ge=10, le=7200)  # where its request names no time, as OpenAI has it
 
     max_body_bytes: PositiveInt = 32 << 20  # 13 minutes of 16 kHz wav in base64
     max_pending_bytes: PositiveInt = 256 << 20  # bodies being read or parsed at once, all requests together

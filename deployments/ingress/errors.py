@@ -99,9 +99,12 @@ def body_of(error: BaseException, request_id: str) -> dict[str, Any]:
 
 
 def headers_of(error: BaseException) -> dict[str, str]:
-    """retry-after, in whole seconds rounded up, where coming back helps; allow, where another method does."""
+    """retry-after, in whole seconds rounded up, where coming back helps; allow, where another method does;
+    www-authenticate, where a key would."""
     if isinstance(error, MethodNotAllowed):
         return {"allow": error.allowed}
+    if isinstance(error, Unauthenticated):
+        return {"www-authenticate": "Bearer"}
     wire = wire_of(error)
     if wire.retry_after_s is None:
         return {}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from chroma_models.errors import InvalidRequest, UnknownVoice
+from chroma_models.errors import InvalidRequest
 from chroma_models.types import FRAMES_PER_S
 from deployments.ingress.audio_in import InputFormat
 from deployments.ingress.audio_out import OutputFormat
@@ -175,15 +175,7 @@ class ChatRequest(Shape):
         return (self.audio and self.audio.format) or ("pcm16" if self.stream else "wav")
 
     @property
-    def voice(self) -> ReferenceVoice | None:
-        """The clip to answer in the voice of; None is the built-in voice. Raises UnknownVoice."""
+    def voice(self) -> ReferenceVoice | str:
+        """A voice's name or id, or a clip to answer in the voice of."""
         voice = self.audio.voice if self.audio else "default"
-        name = voice.id if isinstance(voice, VoiceId) else voice
-        if isinstance(name, ReferenceVoice):
-            return name
-        if name != "default":
-            raise UnknownVoice(
-                f"The voice '{name[:64]}' does not exist; use 'default', or send a reference clip with its transcript.",
-                "audio.voice",
-            )
-        return None
+        return voice.id if isinstance(voice, VoiceId) else voice

@@ -8,14 +8,16 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from chroma_models.errors import InvalidAudio, InvalidVoice, TooLarge, TurnTimeout
+from chroma_models.errors import InvalidAudio, InvalidVoice, TooLarge, TurnTimeout, UnknownVoice
 from chroma_models.types import CODEBOOKS, SAMPLE_RATE_HZ, EncodedVoice
 from deployments.ingress.audio_in import decode_base64, voice_pcm
+from deployments.ingress.callers import Caller
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.openai_chat import ReferenceVoice
 from deployments.ingress.speaker import Speaker
 
 BUILT_IN = Path(__file__).parent / "voices" / "default.json"  # its licence is stated in the file
+BUILT_IN_NAME = "default"
 PARAM = "audio.voice"
 
 
@@ -26,9 +28,21 @@ class VoiceBook:
         self._speaker, self.config, self._pool = speaker, config, pool
         self._codes: OrderedDict[bytes, asyncio.Task[bytes]] = OrderedDict()
 
-    async def resolve(self, wanted: ReferenceVoice | None) -> EncodedVoice:
-        """The built-in voice, or a clip's. Raises InvalidVoice, InvalidAudio, TooLarge, or what encoding raises."""
-        return await (self.built_in() if wanted is None else self._reference(wanted))
+    async def resolve(self, wanted: str | ReferenceVoice | None, caller: Caller, param: str = PARAM) -> EncodedVoice:
+        """A voice of the caller's by its id, the built-in one ("default", None), or a clip's.
+
+        param: what the request calls it. Raises UnknownVoice, InvalidVoice, InvalidAudio, TooLarge, or what encoding
+        raises.
+        """
+        if isinstance(wanted, ReferenceVoice):
+            return await self._reference(wanted)
+        if wanted is None or wanted == BUILT_IN_NAME:
+            return await self.built_in()
+        raise UnknownVoice(
+            f"The voice '{wanted[:64]}' does not exist; use '{BUILT_IN_NAME}', or send a reference clip with its "
+            "transcript.",
+            param,
+        )
 
     async def built_in(self) -> EncodedVoice:
         about = json.loads(BUILT_IN.read_text("utf-8"))

@@ -1,0 +1,103 @@
+"""What every protocol shares in one ingress replica."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from chroma_models.errors import ChromaError, Overloaded
+from chroma_models.interleave import FRAMES_PER_PAIR
+from chroma_models.types import Admitted, Limits, Sampling, Turn
+from deployments.ingress.callers import Callers
+from deployments.ingress.config import IngressConfig
+from deployments.ingress.health import Health
+from deployments.ingress.json_body import BodyReader
+from deployments.ingress.replies import ReplyStore
+from deployments.ingress.speaker import Item, Speaker
+from deployments.ingress.turns import TurnBuilder, watch
+from deployments.ingress.voices import VoiceBook
+
+T = TypeVar("T")
+
+SEEDS = (1 << 63) - 1
+
+
+class Services:
+    """Built once per replica. `config` is the live one: read it when a turn begins, do not keep it."""
+
+    def __init__(self, speaker: Speaker, config: IngressConfig, default_sampling: Sampling) -> None:
+        """Raises InvalidRequest where the key file cannot be used."""
+        self.speaker, self.config, self.default_sampling = speaker, config, default_sampling
+        self.callers = Callers(config)
+        self.health = Health()
+        self.pool = ThreadPoolExecutor(config.audio.threads, thread_name_prefix="audio")
+        self.voices = VoiceBook(speaker, config, self.pool)
+        self.bodies = BodyReader(config)
+        self.turns = TurnBuilder(config)
+        self.replies = ReplyStore(config.replies, config.reply_ttl_s)
+        self._running = 0
+
+    def reconfigure(self, config: IngressConfig) -> None:
+        """Turns that begin from now on live by these limits."""
+        self.config = self.voices.config = config
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    async def off_loop(self, work: Callable[[], T]) -> T:
+        """Runs work in a thread, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    def check_room(self) -> None:
+        """Raises Overloaded where place() would: before a body is read or a socket accepted."""
+        if self._running >= self.config.max_concurrent:
+            raise Overloaded("Too many replies are being spoken; please try again.", 1.0)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One running turn, whatever the protocol. Raises Overloaded beyond max_concurrent."""
+        self.check_room()
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    @asynccontextmanager
+    async def admitted(self, turn: Turn) -> AsyncIterator[AsyncGenerator[Item, None]]:
+        """The turn's items after its Admitted, up to and with Finished (turns.watch); closed at the end of the block.
+
+        Raises what keeps the turn from being admitted.
+        """
+        async with aclosing(watch(self.speaker, turn, self.config)) as items:
+            first = await anext(items)
+            if not isinstance(first, Admitted):
+                raise ChromaError(f"The stream of turn {turn.id} began with {type(first).__name__}.")
+            self.health.fingerprint = first.fingerprint
+            yield items
+
+    def sampling(
+        self,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        text_temperature: float | None = None,
+    ) -> Sampling:
+        """The checkpoint's defaults but for what the request says; a seed is drawn where it names none."""
+        default = self.default_sampling
+        return Sampling(
+            seed=secrets.randbits(63) if seed is None else seed & SEEDS,
+            temperature=default.temperature if temperature is None else temperature,
+            top_k=default.top_k if top_k is None else top_k,
+            text_temperature=default.text_temperature if text_temperature is None else text_temperature,
+        )
+
+    def limits(self, max_reply_s: float | None = None, max_text_tokens: int | None = None) -> Limits:
+        """What the request asks for, within what this server allows."""
+        most_s, most_tokens = self.config.max_reply_s, self.config.max_text_tokens
+        limits = Limits(min(most_s if max_reply_s is None else max_reply_s, most_s))
+        spoken = -(-limits.max_frames // FRAMES_PER_PAIR)  # the Reasoner need not think what nobody will hear
+        return replace(limits, max_text_tokens=min(max_text_tokens or most_tokens, most_tokens, spoken))
