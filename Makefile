@@ -1,6 +1,6 @@
 # Every target installs what it needs first; an install that is already right costs a blink.
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint format lock clean
+.PHONY: help install demo serve test lint proto protolint format lock clean
 
 QUESTION ?=
 CHECKPOINT ?=
@@ -26,6 +26,12 @@ test: install ## run all tests (ARGS="-k backbone -x")
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+proto: install ## make the stubs of proto/ again
+	@BIN=$(BIN) scripts/stubs.sh
+
+protolint: install ## buf lint (needs npm)
+	@BIN=$(BIN) scripts/lint_proto.sh
 
 format: install ## let ruff put imports and layout in order
 	@$(BIN)/ruff check --fix .
