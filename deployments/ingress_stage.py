@@ -32,10 +32,12 @@ class Ingress:
         architecture = Architecture.read(resolve(models.checkpoint, say))
         self._speaker = RemoteCodec(codec)
         self._sizes = models.ingress
-        config = IngressConfig(**models.ingress.model_dump())
+        self._context_tokens = models.reasoner.max_model_len
+        config = self._config(TurnLimits())
         self._app = IngressApp(self._speaker, config, default_sampling(architecture))
         self._server = HttpServer(self._app, config)
         await self._server.start()
+        await self._app.services.vad.warm()
         await answering(codec, "Codec")
         await self._warm_up()
         self._app.health.ready = True
@@ -43,7 +45,10 @@ class Ingress:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))
-        self._app.reconfigure(IngressConfig(**self._sizes.model_dump(), **limits.model_dump()))
+        self._app.reconfigure(self._config(limits))
+
+    def _config(self, limits: TurnLimits) -> IngressConfig:
+        return IngressConfig(**self._sizes.model_dump(), **limits.model_dump(), context_tokens=self._context_tokens)
 
     async def _warm_up(self) -> None:
         """Retried while the stages behind come up. Raises the last error when they do not."""

@@ -23,6 +23,24 @@ class AudioLimits(Config):
     threads: PositiveInt = 4  # decode and encode audio beside the event loop; a long clip occupies one for about 1 s
 
 
+class VadSettings(Config):
+    """How voice activity is listened for; when a turn begins and ends is each session's own choice."""
+
+    tick_s: PositiveFloat = 0.016  # sound is gathered this long, so that sessions share a pass of the network
+    max_waiting_s: PositiveFloat = 10.0  # sound of one session not heard yet; beyond, its client is read no further
+
+
+class SessionLimits(Config):
+    """What one live conversation may hold."""
+
+    max_session_s: PositiveFloat = 3600.0  # announced as expires_at; the connection is closed then
+    max_items: PositiveInt = 1000  # beyond, the oldest is forgotten
+    max_text_chars: PositiveInt = 1 << 18  # of all items together; beyond, the oldest is forgotten
+    max_input_s: PositiveFloat = 300.0  # audio appended and not committed; as much as a turn may hear
+    max_silence_s: PositiveFloat = 15.0  # of it, what turn detection keeps while nobody speaks
+    max_responses: PositiveInt = 4  # at once: the conversation's, and out-of-band ones
+
+
 class IngressSizes(Config):
     host: str = "127.0.0.1"  # the loopback unless an operator opens it
     http_port: int = Field(8000, ge=0, le=65_535)  # shared by every replica of a node; 0 takes a free one
@@ -44,6 +62,9 @@ class IngressSizes(Config):
     max_messages: PositiveInt = 512  # of one conversation
     audio: AudioLimits = AudioLimits()
 
+    session: SessionLimits = SessionLimits()
+    vad: VadSettings = VadSettings()
+
     max_concurrent: PositiveInt = 256  # turns of this replica, then Overloaded
     max_send_s: PositiveFloat = 60.0  # a client that takes nothing for this long has gone
     pause_above_s: PositiveFloat = 10.0  # audio a live client has not taken; beyond, the turn behind is given back
@@ -63,6 +84,8 @@ class IngressSizes(Config):
 
 class IngressConfig(IngressSizes, TurnLimits):
     """All the ingress needs: what is fixed while it runs, and the limits every stage shares."""
+
+    context_tokens: PositiveInt = 8192  # prompt and reply; what the Reasoner's settings say
 
     @property
     def admission_s(self) -> float:

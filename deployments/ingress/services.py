@@ -16,6 +16,7 @@ from deployments.ingress.config import IngressConfig
 from deployments.ingress.health import Health
 from deployments.ingress.json_body import BodyReader
 from deployments.ingress.replies import ReplyStore
+from deployments.ingress.session.vad import Vad
 from deployments.ingress.speaker import Item, Speaker
 from deployments.ingress.turns import TurnBuilder, watch
 from deployments.ingress.voices import VoiceBook
@@ -38,6 +39,7 @@ class Services:
         self.bodies = BodyReader(config)
         self.turns = TurnBuilder(config)
         self.replies = ReplyStore(config.replies, config.reply_ttl_s)
+        self.vad = Vad(config.vad)
         self._running = 0
 
     def reconfigure(self, config: IngressConfig) -> None:
@@ -45,6 +47,7 @@ class Services:
         self.config = self.voices.config = config
 
     def close(self) -> None:
+        self.vad.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
 
     async def off_loop(self, work: Callable[[], T]) -> T:

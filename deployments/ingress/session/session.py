@@ -1,0 +1,370 @@
+"""A live conversation as a state machine: a protocol calls its methods and sends its events."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chroma_models.errors import TooLarge
+from chroma_models.types import Message
+from deployments.ingress.callers import Caller
+from deployments.ingress.live_audio import AudioFormat
+from deployments.ingress.services import Services
+from deployments.ingress.session.errors import (
+    AlreadyAnswering,
+    EmptyBuffer,
+    NothingToCancel,
+    SessionClosed,
+    TooManyResponses,
+)
+from deployments.ingress.session.events import (
+    AudioCleared,
+    AudioCommitted,
+    Configured,
+    Delta,
+    Event,
+    IdleTimeout,
+    ItemAdded,
+    ItemDeleted,
+    ItemRetrieved,
+    ItemTruncated,
+    ResponseInfo,
+    SpeechStarted,
+    SpeechStopped,
+)
+from deployments.ingress.session.history import History, Room, read
+from deployments.ingress.session.input_audio import MS_SAMPLES, InputAudio
+from deployments.ingress.session.items import Item, Speech
+from deployments.ingress.session.outbox import Outbox
+from deployments.ingress.session.response import Response, Surroundings
+from deployments.ingress.session.settings import SessionSettings, TurnDetection
+from deployments.ingress.session.turn_taking import Began, TurnTaking
+from deployments.ingress.session.vad import VadStream
+
+SMALL_APPEND = 1 << 16  # bytes; more is resampled beside the event loop
+MARGIN_TOKENS = 64  # of the Reasoner's context; what we count as text is a guess
+
+
+class Session:
+    """One connection's conversation. Methods raise what the client did wrong and then leave everything as it was.
+
+    Not for several tasks at once, but that events() is read by one and the methods are called by another. Whoever opens
+    a session closes it.
+    """
+
+    def __init__(self, services: Services, caller: Caller, settings: SessionSettings) -> None:
+        self.id = f"sess_{secrets.token_hex(12)}"
+        self.conversation_id = f"conv_{secrets.token_hex(12)}"
+        self.expires_at = int(time.time() + services.config.session.max_session_s)  # Unix second
+        self._services, self._caller = services, caller
+        self._settings = settings
+        self._outbox = Outbox(self._sent)
+        self._history = History(services.config.session, services.config.audio)
+        self._input = InputAudio(settings.input)
+        self._responses: dict[str, Response] = {}  # running
+        self._ending: set[asyncio.Task[None]] = set()  # responses that were cancelled, until their stages have stopped
+        self._owed = False  # a turn of the user's waits for the running response to end, to be answered
+        self._turns: TurnTaking | None = None
+        self._vad: VadStream | None = None
+        self._speech_item = ""  # id that the user's turn under way will have
+        self._idle: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._listen(settings.turn_detection)
+
+    @property
+    def settings(self) -> SessionSettings:
+        return self._settings
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self._history.items
+
+    @property
+    def input_format(self) -> AudioFormat:
+        return self._input.format
+
+    @property
+    def busy(self) -> bool:
+        """Whether the user speaks or is being answered."""
+        return bool(self._responses) or (self._turns is not None and self._turns.speaking)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What the client is to be told, until the session is closed. For one reader."""
+        while (event := await self._outbox.take()) is not None:
+            yield event
+
+    async def unhurried(self) -> None:
+        """Returns when the client has taken enough of what it was told to be listened to again."""
+        await self._outbox.unhurried()
+
+    def configure(self, settings: SessionSettings) -> None:
+        """Responses that begin from now on, and audio appended from now on, follow the new settings."""
+        self._check_open()
+        if settings.input != self._input.format:
+            self._hear(self._input.switch(settings.input))
+        if settings.turn_detection != self._settings.turn_detection:
+            self._listen(settings.turn_detection)
+        self._settings = settings
+        self._outbox.put(Configured(settings))
+
+    async def append_audio(self, data: bytes) -> None:
+        """Bytes in the settings' input format. Raises InvalidAudio, TooLarge, StageUnavailable."""
+        self._check_open()
+        max_s = self._services.config.session.max_input_s
+        held_s = 0.0 if self._turns is not None else self._input.seconds
+        if held_s + len(data) / self._input.format.bytes_per_s > max_s:
+            raise TooLarge(
+                f"The input audio buffer holds at most {max_s:g} s; commit or clear it before you append more.", "audio"
+            )
+        hear = partial(self._input.hear, data)
+        samples = hear() if len(data) < SMALL_APPEND else await self._services.off_loop(hear)
+        self._input.keep(samples)
+        if self._vad is not None:
+            self._input.forget_before(self._input.end - int(max_s * 1000) * MS_SAMPLES)
+            self._vad.listen(samples)
+            await self._vad.caught_up()
+
+    def commit(self) -> str:
+        """The audio appended so far becomes an item of the user's; returns its id. Raises EmptyBuffer."""
+        self._check_open()
+        least_s = self._services.config.audio.min_clip_s
+        if self._input.seconds < least_s:
+            raise EmptyBuffer(
+                f"Error committing input audio buffer: it holds {1000 * self._input.seconds:.0f} ms of audio, "
+                f"and a turn needs {1000 * least_s:.0f} ms."
+            )
+        self._hear(self._input.flush())
+        item_id = self._commit(self._speech_item or new_item_id(), self._input.start, self._input.end)
+        if self._turns is not None:
+            self._turns.restart(self._input.end)
+        self._speech_item = ""
+        return item_id
+
+    def clear(self) -> None:
+        """Forget the audio that was appended and not committed."""
+        self._check_open()
+        self._hear(self._input.flush())
+        self._input.forget_before(self._input.end)
+        if self._turns is not None:
+            self._turns.restart(self._input.end)
+        self._speech_item = ""
+        self._outbox.put(AudioCleared())
+
+    def add_item(self, item: Item, after: str | None = None) -> None:
+        """after: an item's id, "root", or None for the end. Raises DuplicateItem, UnknownItem, TooLarge."""
+        self._check_open()
+        previous = self._history.add(item, after)
+        self._stop_waiting()
+        self._outbox.put(ItemAdded(item, previous))
+
+    def delete_item(self, item_id: str) -> None:
+        """Raises UnknownItem."""
+        self._check_open()
+        self._history.remove(item_id)
+        self._outbox.put(ItemDeleted(item_id))
+
+    def retrieve(self, item_id: str) -> None:
+        """Raises UnknownItem."""
+        self._check_open()
+        self._outbox.put(ItemRetrieved(self._history.get(item_id)))
+
+    def referred(self, item_id: str) -> Item:
+        """An item that an out-of-band response names. Raises UnknownItem."""
+        return self._history.get(item_id, "reference")
+
+    def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
+        """The user heard no more than this of a spoken reply. Raises UnknownItem, InvalidRequest."""
+        self._check_open()
+        audio_end_ms = self._history.truncate(item_id, audio_end_ms)
+        for response in self._responses.values():
+            if response.item_id == item_id:
+                response.heard_until(audio_end_ms)
+        self._outbox.put(ItemTruncated(item_id, content_index, audio_end_ms))
+
+    def respond(
+        self,
+        settings: SessionSettings | None = None,
+        *,
+        in_conversation: bool = True,
+        given: Sequence[Item] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
+        """Answer; returns the response's id. Its failures are events.
+
+        settings: for this response alone. given: read these items, not the conversation. Raises AlreadyAnswering,
+        TooManyResponses.
+        """
+        self._check_open()
+        if in_conversation and (active := self._active()) is not None:
+            raise AlreadyAnswering(
+                f"Conversation already has an active response in progress: {active.info.id}. "
+                "Wait until it is finished before creating a new one."
+            )
+        if len(self._responses) >= self._services.config.session.max_responses:
+            raise TooManyResponses(f"A session has at most {self._services.config.session.max_responses} responses.")
+        self._stop_waiting()
+        if in_conversation:
+            self._owed = False
+        info = ResponseInfo(f"resp_{secrets.token_hex(12)}", in_conversation, metadata, settings or self._settings)
+        around = Surroundings(
+            services=self._services,
+            caller=self._caller,
+            affinity=self.id,
+            outbox=self._outbox,
+            read=partial(self._read, info.settings, None if given is None else tuple(given)),
+            added=self._history.add,
+            changed=self._changed,
+            ended=self._ended,
+        )
+        self._responses[info.id] = Response(info, new_item_id(), around)
+        return info.id
+
+    def cancel(self, response_id: str | None = None) -> None:
+        """Stop a response, or the one of the conversation. Raises NothingToCancel."""
+        self._check_open()
+        response = self._active() if response_id is None else self._responses.get(response_id)
+        if response is None:
+            raise NothingToCancel("Cancellation failed: no active response found")
+        response.cancel("client_cancelled")
+
+    async def close(self) -> None:
+        """Ends all that runs; events() ends once what waits has been taken."""
+        self._closed = True
+        self._stop_waiting()
+        self._listen(None)
+        self._outbox.close()
+        responses = list(self._responses.values())
+        self._responses.clear()
+        await asyncio.gather(*(response.close() for response in responses), *self._ending)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed("The session has been closed.")
+
+    def _active(self) -> Response | None:
+        """The response of the conversation, if one runs."""
+        return next((one for one in self._responses.values() if one.info.in_conversation), None)
+
+    def _sent(self, delta: Delta) -> None:
+        if (response := self._responses.get(delta.response.id)) is not None:
+            response.sent(delta)
+
+    def _changed(self, item: Item) -> str | None:
+        self._history.replace(item)
+        return self._history.previous(item.id)
+
+    def _ended(self, response: Response) -> None:
+        self._responses.pop(response.info.id, None)
+        ending = asyncio.create_task(response.close())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        if not response.info.in_conversation or self._closed:
+            return
+        if self._owed:
+            self.respond()
+        else:
+            self._wait_for_the_user(response)
+
+    def _read(self, settings: SessionSettings, given: tuple[Item, ...] | None, share: float) -> tuple[Message, ...]:
+        """The messages of a turn, within a share of what the Reasoner reads."""
+        config = self._services.config
+        reply = self._services.limits(settings.max_reply_s, settings.max_text_tokens).max_text_tokens
+        instructions = -(-len(settings.instructions.encode()) // 3)
+        tokens = max(0, config.context_tokens - reply - instructions - MARGIN_TOKENS)
+        room = Room(int(tokens * share), config.audio.max_audio_s, config.audio.max_audio_parts)
+        return read(self._history.items if given is None else given, settings.instructions, room, settings.truncation)
+
+    def _hear(self, samples: NDArray[np.int16]) -> None:
+        if self._vad is not None:
+            self._vad.listen(samples)
+
+    def _listen(self, detection: TurnDetection | None) -> None:
+        """Find the user's turns from the next sample on, or no longer."""
+        if self._vad is not None:
+            self._vad.close()
+        self._speech_item = ""
+        self._vad, self._turns = None, None
+        if detection is not None:
+            self._turns = TurnTaking(detection, self._input.end)
+            self._vad = self._services.vad.stream(self._heard)
+
+    def _heard(self, probability: float) -> None:
+        """Of the next chunk; see TurnTaking."""
+        assert self._turns is not None
+        turn = self._turns.heard(probability)
+        if turn is None:
+            if not self._turns.speaking:
+                kept = int(self._services.config.session.max_silence_s * 1000) * MS_SAMPLES
+                self._input.forget_before(self._turns.position - kept)
+        elif isinstance(turn, Began):
+            self._speech_began(turn.sample)
+        else:
+            self._speech_ended(turn.sample)
+
+    def _speech_began(self, sample: int) -> None:
+        self._stop_waiting()
+        self._speech_item = new_item_id()
+        self._input.forget_before(sample)
+        self._outbox.put(SpeechStarted(self._speech_item, sample // MS_SAMPLES))
+        active = self._active()
+        if active is not None and self._detection.interrupt_response:
+            active.cancel("turn_detected")
+
+    def _speech_ended(self, sample: int) -> None:
+        item_id, self._speech_item = self._speech_item, ""
+        self._outbox.put(SpeechStopped(item_id, sample // MS_SAMPLES))
+        self._commit(item_id, self._input.start, sample)
+        if not self._detection.create_response:
+            return
+        if self._active() is None:
+            self.respond()
+        else:
+            self._owed = True
+
+    @property
+    def _detection(self) -> TurnDetection:
+        assert self._turns is not None
+        return self._turns.settings
+
+    def _commit(self, item_id: str, start: int, end: int) -> str:
+        self._stop_waiting()
+        item = Item(item_id, "user", (Speech(self._input.cut(start, end)),))
+        previous = self._history.add(item)
+        self._outbox.put(AudioCommitted(item_id, previous))
+        self._outbox.put(ItemAdded(item, previous))
+        return item_id
+
+    def _wait_for_the_user(self, answered: Response) -> None:
+        """A reply has been played to its end idle_timeout_ms ago: then ask whether anybody is there."""
+        if self._turns is None or self._detection.idle_timeout_ms is None:
+            return
+        after_s = answered.left_to_play_s + self._detection.idle_timeout_ms / 1000
+        begins = self._input.end + int(answered.left_to_play_s * 1000) * MS_SAMPLES
+        self._stop_waiting()
+        self._idle = asyncio.get_running_loop().call_later(after_s, self._nobody_spoke, begins)
+
+    def _nobody_spoke(self, start: int) -> None:
+        least = int(self._services.config.audio.min_clip_s * 1000) * MS_SAMPLES
+        end = self._input.end
+        start = max(start, self._input.start)
+        if self.busy or end - start < least:
+            return
+        item_id = new_item_id()
+        self._outbox.put(IdleTimeout(item_id, start // MS_SAMPLES, end // MS_SAMPLES))
+        self._commit(item_id, start, end)
+        assert self._turns is not None
+        self._turns.restart(end)
+        self.respond()
+
+    def _stop_waiting(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+
+def new_item_id() -> str:
+    return f"item_{secrets.token_hex(12)}"
