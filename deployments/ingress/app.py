@@ -3,7 +3,7 @@
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from chroma_models.errors import Forbidden, UnknownModel
@@ -12,6 +12,8 @@ from deployments.ingress.chat import ChatCompletions
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.edge import Edge
 from deployments.ingress.errors import MethodNotAllowed, UnknownRoute
+from deployments.ingress.realtime.client_secrets import ClientSecrets
+from deployments.ingress.realtime.endpoint import Realtime
 from deployments.ingress.services import Services
 from deployments.ingress.speaker import Speaker
 
@@ -29,6 +31,8 @@ class IngressApp:
         self._model = {"id": config.model_id, "object": "model", "created": created_s, "owned_by": "chroma-serve"}
         routes = [
             Route("/v1/chat/completions", ChatCompletions(self.services), methods=["POST"]),
+            WebSocketRoute("/v1/realtime", Realtime(self.services)),
+            Route("/v1/realtime/client_secrets", ClientSecrets(self.services), methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/v1/models/{model:path}", self._one_model),
             Route("/healthz", self._alive),

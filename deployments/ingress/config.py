@@ -41,6 +41,17 @@ class SessionLimits(Config):
     max_responses: PositiveInt = 4  # at once: the conversation's, and out-of-band ones
 
 
+class RealtimeLimits(Config):
+    """What a WebSocket client may cost."""
+
+    max_sessions: PositiveInt = 256  # open on this replica; then Overloaded, before the upgrade
+    max_event_bytes: PositiveInt = 16 << 20  # of one client event; beyond, close 1009. 4 minutes of audio/pcm in base64
+    max_events_per_s: PositiveInt = 1000  # over time; a client that sends faster is read no faster
+    burst_events: PositiveInt = 2000  # that may come at once
+    ping_interval_s: PositiveFloat = 20.0  # transport pings, so that half-open connections are found
+    ping_timeout_s: PositiveFloat = 20.0  # without a pong for this long the connection is closed, 1011
+
+
 class IngressSizes(Config):
     host: str = "127.0.0.1"  # the loopback unless an operator opens it
     http_port: int = Field(8000, ge=0, le=65_535)  # shared by every replica of a node; 0 takes a free one
@@ -64,6 +75,7 @@ class IngressSizes(Config):
 
     session: SessionLimits = SessionLimits()
     vad: VadSettings = VadSettings()
+    realtime: RealtimeLimits = RealtimeLimits()
 
     max_concurrent: PositiveInt = 256  # turns of this replica, then Overloaded
     max_send_s: PositiveFloat = 60.0  # a client that takes nothing for this long has gone

@@ -17,6 +17,7 @@ class Health:
         self._idle = asyncio.Event()
         self._idle.set()
         self._cut = False
+        self._left = asyncio.Event()
 
     @property
     def live(self) -> int:
@@ -45,6 +46,13 @@ class Health:
     async def idle(self) -> None:
         """Returns when no request is being answered."""
         await self._idle.wait()
+
+    def leave(self) -> None:
+        """Nobody new finds us any more: a connection that is closed now is opened again elsewhere."""
+        self._left.set()
+
+    async def left(self) -> None:
+        await self._left.wait()
 
     def cut(self) -> None:
         """End every request that is being answered."""

@@ -45,6 +45,9 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 ws_per_message_deflate=False,
+                ws_max_size=config.realtime.max_event_bytes,
+                ws_ping_interval=config.realtime.ping_interval_s,
+                ws_ping_timeout=config.realtime.ping_timeout_s,
                 backlog=config.backlog,
                 timeout_keep_alive=config.keepalive_s,
                 timeout_graceful_shutdown=round(CUT_S),
@@ -89,6 +92,7 @@ class HttpServer:
             listener.close()
         if self._socket is not None:
             self._socket.close()
+        self._app.health.leave()
         idle = asyncio.create_task(self._app.health.idle())
         await asyncio.wait(
             {idle, self._serving}, timeout=self._config.drain_wait_s, return_when=asyncio.FIRST_COMPLETED

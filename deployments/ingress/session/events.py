@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deployments.ingress.session.items import Item, Piece
+from deployments.ingress.session.items import Item, Piece, Reply, Speech
 from deployments.ingress.session.settings import SessionSettings
 
 ResponseStatus = Literal["completed", "cancelled", "incomplete", "failed"]
@@ -16,8 +16,10 @@ Reason = Literal["turn_detected", "client_cancelled", "max_output_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
-    settings: SessionSettings
+class Aside:
+    """What the protocol has to say for itself, in its place among the events: an error, the new settings."""
+
+    payload: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,11 @@ class OutputDone:
     item: Item
     previous_item_id: str | None
 
+    @property
+    def text(self) -> str:
+        """All words of it that were sent."""
+        return "".join(p.said if isinstance(p, Reply) else p.text for p in self.item.parts if not isinstance(p, Speech))
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseUsage:
@@ -160,7 +167,7 @@ class ResponseDone:
 
 
 Event = (
-    Configured
+    Aside
     | SpeechStarted
     | SpeechStopped
     | IdleTimeout

@@ -52,6 +52,11 @@ class Reply:
         return "".join(piece.text for piece in self.pieces if piece.frame < heard)
 
     @property
+    def said(self) -> str:
+        """All words that were sent."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
     def audio_ms(self) -> int:
         return self.frames * FRAME_MS
 

@@ -22,9 +22,9 @@ from deployments.ingress.session.errors import (
     TooManyResponses,
 )
 from deployments.ingress.session.events import (
+    Aside,
     AudioCleared,
     AudioCommitted,
-    Configured,
     Delta,
     Event,
     IdleTimeout,
@@ -57,7 +57,7 @@ class Session:
     """
 
     def __init__(self, services: Services, caller: Caller, settings: SessionSettings) -> None:
-        self.id = f"sess_{secrets.token_hex(12)}"
+        self.id = new_session_id()
         self.conversation_id = f"conv_{secrets.token_hex(12)}"
         self.expires_at = int(time.time() + services.config.session.max_session_s)  # Unix second
         self._services, self._caller = services, caller
@@ -72,6 +72,7 @@ class Session:
         self._vad: VadStream | None = None
         self._speech_item = ""  # id that the user's turn under way will have
         self._idle: asyncio.TimerHandle | None = None
+        self._quieter = asyncio.Event()  # a turn, the user's or ours, has ended
         self._closed = False
         self._listen(settings.turn_detection)
 
@@ -92,6 +93,12 @@ class Session:
         """Whether the user speaks or is being answered."""
         return bool(self._responses) or (self._turns is not None and self._turns.speaking)
 
+    async def quiet(self) -> None:
+        """Returns between two turns."""
+        while self.busy:
+            self._quieter.clear()
+            await self._quieter.wait()
+
     async def events(self) -> AsyncIterator[Event]:
         """What the client is to be told, until the session is closed. For one reader."""
         while (event := await self._outbox.take()) is not None:
@@ -109,7 +116,10 @@ class Session:
         if settings.turn_detection != self._settings.turn_detection:
             self._listen(settings.turn_detection)
         self._settings = settings
-        self._outbox.put(Configured(settings))
+
+    def tell(self, payload: object) -> None:
+        """Put something of the protocol's own among the events."""
+        self._outbox.put(Aside(payload))
 
     async def append_audio(self, data: bytes) -> None:
         """Bytes in the settings' input format. Raises InvalidAudio, TooLarge, StageUnavailable."""
@@ -152,6 +162,7 @@ class Session:
         if self._turns is not None:
             self._turns.restart(self._input.end)
         self._speech_item = ""
+        self._quieter.set()
         self._outbox.put(AudioCleared())
 
     def add_item(self, item: Item, after: str | None = None) -> None:
@@ -223,13 +234,14 @@ class Session:
         self._responses[info.id] = Response(info, new_item_id(), around)
         return info.id
 
-    def cancel(self, response_id: str | None = None) -> None:
-        """Stop a response, or the one of the conversation. Raises NothingToCancel."""
+    def cancel(self, response_id: str | None = None) -> str:
+        """Stop a response, or the one of the conversation; returns its id. Raises NothingToCancel."""
         self._check_open()
         response = self._active() if response_id is None else self._responses.get(response_id)
         if response is None:
             raise NothingToCancel("Cancellation failed: no active response found")
         response.cancel("client_cancelled")
+        return response.info.id
 
     async def close(self) -> None:
         """Ends all that runs; events() ends once what waits has been taken."""
@@ -262,6 +274,7 @@ class Session:
         ending = asyncio.create_task(response.close())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
+        self._quieter.set()
         if not response.info.in_conversation or self._closed:
             return
         if self._owed:
@@ -332,6 +345,7 @@ class Session:
 
     def _commit(self, item_id: str, start: int, end: int) -> str:
         self._stop_waiting()
+        self._quieter.set()
         item = Item(item_id, "user", (Speech(self._input.cut(start, end)),))
         previous = self._history.add(item)
         self._outbox.put(AudioCommitted(item_id, previous))
@@ -364,6 +378,10 @@ class Session:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+
+
+def new_session_id() -> str:
+    return f"sess_{secrets.token_hex(12)}"
 
 
 def new_item_id() -> str:

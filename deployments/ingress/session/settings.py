@@ -46,6 +46,7 @@ class SessionSettings:
 
     instructions: str = ""
     voice: EncodedVoice | None = None  # None is the built-in one
+    voice_name: str = "default"  # what the client calls it
     input: AudioFormat = PCM_24K
     output: AudioFormat = PCM_24K
     speaks: bool = True  # False: answers in writing alone

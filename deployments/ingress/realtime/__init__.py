@@ -1,0 +1,1 @@
+"""OpenAI's Realtime API over WebSocket: a thin spelling of session.Session."""
