@@ -16,7 +16,7 @@ from chroma_models.types import AudioChunk, Limits, Message, Sampling, Text, Tur
 from deployments.handles import RemoteCodec, answering
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
-from deployments.ingress.server import HttpServer
+from deployments.ingress.doors import Doors
 from deployments.logs import report
 from deployments.settings import Models
 
@@ -35,13 +35,13 @@ class Ingress:
         self._context_tokens = models.reasoner.max_model_len
         config = self._config(TurnLimits())
         self._app = IngressApp(self._speaker, config, default_sampling(architecture))
-        self._server = HttpServer(self._app, config)
-        await self._server.start()
+        self._doors = Doors(self._app, config)
+        await self._doors.start()
         await self._app.services.vad.warm()
         await answering(codec, "Codec")
         await self._warm_up()
         self._app.health.ready = True
-        say(f"ready on port {self._server.port}")
+        say(f"ready on port {self._doors.port}, gRPC on {self._doors.grpc_port}")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))
@@ -78,15 +78,15 @@ class Ingress:
 
     async def drain(self) -> None:
         """Take no more turns, and return when the live ones have ended or were cut."""
-        await self._server.drain()
+        await self._doors.drain()
 
     async def __del__(self) -> None:
         """Awaited by Serve within graceful_shutdown_timeout_s: live streams end first."""
         await self.drain()
 
     async def check_health(self) -> None:
-        if not self._server.alive:
-            raise StageUnavailable("The HTTP server inside the ingress has ended.")
+        if not self._doors.alive:
+            raise StageUnavailable("A server inside the ingress has ended.")
 
     async def state(self) -> dict[str, Any]:
         return {"turns_running": self._app.health.live, "tasks": len(asyncio.all_tasks()), "pid": os.getpid()}

@@ -40,7 +40,7 @@ def serving(checkpoint: Path, log: Path, **environment: str) -> Iterator[Server]
     """A graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused"."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(CHROMA), "serve", "--checkpoint", str(checkpoint), "--port", str(port)]
+    command = [str(CHROMA), "serve", "--checkpoint", str(checkpoint), "--port", str(port), "--grpc-port", "0"]
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **environment})
     try:

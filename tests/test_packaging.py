@@ -191,10 +191,11 @@ def test_every_package_that_is_imported_is_declared() -> None:
     spelled = {
         "yaml": "pyyaml",
         "grpc": "grpcio",
-        "google": "googleapis-common-protos",
-        "grpc_health": "grpcio-health-checking",
-        "grpc_reflection": "grpcio-reflection",
-        "grpc_status": "grpcio-status",
+        "google": "googleapis_common_protos",
+        "grpc_health": "grpcio_health_checking",
+        "grpc_reflection": "grpcio_reflection",
+        "grpc_status": "grpcio_status",
+        "jwt": "pyjwt",
     }
     imported = set()
     for package in ("chroma_models", "deployments", "loadtest"):

@@ -15,7 +15,8 @@ QUESTION = files("deployments.ingress") / "voices" / "question.wav"
 def demo(question: Path | None, checkpoint: str | None, out: Path, settings_file: Path | None) -> None:
     """Write a spoken reply to `out` and print the words, the times, and a line per stage."""
     random = checkpoint is None and settings_file is None
-    settings = checked(load_settings(settings_file, str(_random()) if random else checkpoint, port=_free_port()))
+    named = str(_random()) if random else checkpoint
+    settings = checked(load_settings(settings_file, named, port=_free_port(), grpc_port=0))
     from deployments.cluster import deploy, local_ray
 
     with local_ray(quiet=False), as_file(QUESTION) as built_in:

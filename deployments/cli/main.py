@@ -21,11 +21,12 @@ def serve(
     checkpoint: Checkpoint = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 takes a free one.")] = None,
 ) -> None:
     """Start the graph on this machine and leave it running until Ctrl-C."""
     from deployments.cli.serve import serve as run
 
-    run(settings, checkpoint, host, port)
+    run(settings, checkpoint, host, port, grpc_port)
 
 
 @app.command()

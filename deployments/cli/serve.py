@@ -7,7 +7,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -18,10 +17,15 @@ READY_TIMEOUT_S = 1800.0
 
 
 def load_settings(
-    path: Path | None, checkpoint: str | None, host: str | None = None, port: int | None = None
+    path: Path | None,
+    checkpoint: str | None,
+    host: str | None = None,
+    port: int | None = None,
+    grpc_port: int | None = None,
 ) -> Settings:
     """Settings with the command line's words on top."""
-    ingress = {k: v for k, v in (("host", host), ("http_port", port)) if v is not None}
+    words = (("host", host), ("http_port", port), ("grpc_port", grpc_port))
+    ingress = {k: v for k, v in words if v is not None}
     models: dict[str, Any] = {
         **({"checkpoint": checkpoint} if checkpoint else {}),
         **({"ingress": ingress} if ingress else {}),
@@ -31,13 +35,19 @@ def load_settings(
 
 def base_url(settings: Settings) -> str:
     """Where this machine reaches the ingress; what listens everywhere is asked for on the loopback."""
+    ingress = settings.models.ingress
+    scheme = "https" if ingress.tls_cert_file else "http"
+    return f"{scheme}://{_host(settings)}:{ingress.http_port}"
+
+
+def _host(settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.models.ingress.host, settings.models.ingress.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.models.ingress.http_port}"
+    return f"[{host}]" if ":" in host else host
 
 
-def serve(path: Path | None, checkpoint: str | None, host: str | None, port: int | None) -> None:
+def serve(path: Path | None, checkpoint: str | None, host: str | None, port: int | None, grpc_port: int | None) -> None:
     """Start, say where, wait for Ctrl-C or SIGTERM, drain. While it starts or drains, either stops it at once."""
-    settings = checked(load_settings(path, checkpoint, host, port))
+    settings = checked(load_settings(path, checkpoint, host, port, grpc_port))
     from deployments.cluster import deploy, drain, local_ray
 
     with local_ray(quiet=False):
@@ -48,6 +58,8 @@ def serve(path: Path | None, checkpoint: str | None, host: str | None, port: int
         deploy(settings)
         wait_ready(base_url(settings))
         print(f"ready after {time.monotonic() - started:.0f} s: {base_url(settings)}/v1/chat/completions", flush=True)
+        if settings.models.ingress.grpc_port:
+            print(f"gRPC on {_host(settings)}:{settings.models.ingress.grpc_port}", flush=True)
         print("Ctrl-C drains and stops.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
@@ -63,37 +75,42 @@ def checked(settings: Settings) -> Settings:
 
     folder = resolve(settings.models.checkpoint, lambda line: print(line, flush=True))
     Checkpoint.open(folder)
-    _check_port(base_url(settings))
+    ingress = settings.models.ingress
+    if not ingress.http_port:
+        raise InvalidRequest("Port 0 is any free port, and nobody would know which: choose one with --port.")
+    _check_port(_host(settings), ingress.http_port, "--port")
+    if ingress.grpc_port:
+        _check_port(_host(settings), ingress.grpc_port, "--grpc-port")
     if Path(settings.models.checkpoint).exists():  # replicas run in folders of their own
         models = settings.models.model_copy(update={"checkpoint": str(folder.resolve())})
         settings = settings.model_copy(update={"models": models})
-    return fit_to_gpu(_with_keys(settings))
+    return fit_to_gpu(_with_files(settings))
 
 
-def _with_keys(settings: Settings) -> Settings:
-    """The key file read once, and named so that replicas find it."""
+def _with_files(settings: Settings) -> Settings:
+    """Keys and certificate looked at once, and named so that replicas find them."""
     from deployments.ingress.callers import read_keys
+    from deployments.ingress.tls import Certificate
 
     ingress = settings.models.ingress
-    if ingress.api_keys_file is None:
-        return settings
-    read_keys(ingress.api_keys_file)
-    ingress = ingress.model_copy(update={"api_keys_file": ingress.api_keys_file.resolve()})
+    if ingress.api_keys_file is not None:
+        read_keys(ingress.api_keys_file)
+    Certificate.of(ingress)
+    named = ("api_keys_file", "tls_cert_file", "tls_key_file")
+    found = {name: path.resolve() for name in named if (path := getattr(ingress, name)) is not None}
+    ingress = ingress.model_copy(update=found)
     return settings.model_copy(update={"models": settings.models.model_copy(update={"ingress": ingress})})
 
 
-def _check_port(url: str) -> None:
-    """Replicas share their port with SO_REUSEPORT, so another server on it would silently take half the calls."""
-    where = urlsplit(url)
-    if not where.port:
-        raise InvalidRequest("Port 0 is any free port, and nobody would know which: choose one with --port.")
+def _check_port(host: str, port: int, option: str) -> None:
+    """Replicas share their ports with SO_REUSEPORT, so another server on one would silently take half the calls."""
     try:
-        socket.create_connection((str(where.hostname), where.port), timeout=2.0).close()
+        socket.create_connection((host.strip("[]"), port), timeout=2.0).close()
     except socket.gaierror:
-        raise InvalidRequest(f"{where.hostname} is no address of this machine; choose another with --host.") from None
+        raise InvalidRequest(f"{host} is no address of this machine; choose another with --host.") from None
     except OSError:
         return  # nobody answers there
-    raise InvalidRequest(f"Port {where.port} is taken; choose another with --port, or stop what listens there.")
+    raise InvalidRequest(f"Port {port} is taken; choose another with {option}, or stop what listens there.")
 
 
 def wait_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:
@@ -101,7 +118,8 @@ def wait_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:
     ends_at = time.monotonic() + timeout_s
     while time.monotonic() < ends_at:
         try:
-            if httpx.get(f"{url}/readyz", timeout=2.0).status_code == 200:
+            # our own machine is asked, by an address that its certificate need not name
+            if httpx.get(f"{url}/readyz", timeout=2.0, verify=False).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.2)

@@ -52,9 +52,25 @@ class RealtimeLimits(Config):
     ping_timeout_s: PositiveFloat = 20.0  # without a pong for this long the connection is closed, 1011
 
 
+class GrpcLimits(Config):
+    """What a gRPC client may cost before anybody has looked at what it sends."""
+
+    max_message_bytes: PositiveInt = 32 << 20  # 17 minutes of 16 kHz samples; one message of Generate holds it all
+    max_live_bytes: PositiveInt = 1 << 20  # of one piece of a microphone's audio; 20 s at 24 kHz
+    max_calls: PositiveInt = 1024  # running on this replica, idle conversations among them; then RESOURCE_EXHAUSTED
+    max_connection_calls: PositiveInt = 256  # of one connection; more wait there
+    keepalive_s: PositiveFloat = 20.0  # a silent connection is asked whether it lives
+    keepalive_timeout_s: PositiveFloat = 20.0  # and closed without an answer
+    min_ping_s: PositiveFloat = 5.0  # clients that ask more often are told to calm down, and cut
+
+
 class IngressSizes(Config):
     host: str = "127.0.0.1"  # the loopback unless an operator opens it
     http_port: int = Field(8000, ge=0, le=65_535)  # shared by every replica of a node; 0 takes a free one
+    grpc_port: int | None = Field(8001, ge=0, le=65_535)  # as http_port; None: no gRPC
+    grpc: GrpcLimits = GrpcLimits()
+    tls_cert_file: Path | None = None  # PEM chain for HTTPS, WSS and gRPC; None: no TLS, something before us does it
+    tls_key_file: Path | None = None  # its key, not encrypted
     model_id: str = Field("chroma", min_length=1)  # the name clients ask for
     affinity_key: str | None = (
         None  # secret of the affinity hash, equal on all replicas; None: random with every deployment

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import re
-import uuid
 
 import pydantic_core
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,11 +11,10 @@ from deployments.ingress.config import IngressConfig
 from deployments.ingress.errors import body_of, headers_of, is_fault, wire_of
 from deployments.ingress.hangup import HungUp
 from deployments.ingress.health import Health
+from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.sse import CONTENT_TYPE, event_of
 
 log = logging.getLogger(__name__)
-
-SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class Edge:
@@ -42,8 +39,7 @@ class _Exchange:
         self._receive, self._send = receive, send
         self._began = asyncio.get_running_loop().time()
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        asked = headers.get(b"x-request-id", "")
-        self.request_id = asked if SANE_ID.fullmatch(asked) else f"req_{uuid.uuid4().hex}"
+        self.request_id = request_id(headers.get(HEADER.encode(), ""))
         self._scope: Scope = {**scope, "request_id": self.request_id}
         self._body_left = b"transfer-encoding" in headers or headers.get(b"content-length", "0") != "0"
         self._waits = "expect" in {name.decode() for name in headers}  # for a 100 Continue, which the first read sends
@@ -99,7 +95,7 @@ class _Exchange:
     def _headers(self) -> list[tuple[bytes, bytes]]:
         took_ms = (asyncio.get_running_loop().time() - self._began) * 1000
         headers = [
-            (b"x-request-id", self.request_id.encode()),
+            (HEADER.encode(), self.request_id.encode()),
             (b"x-system-fingerprint", self._health.system_fingerprint.encode()),
             (b"openai-processing-ms", b"%d" % round(took_ms)),
         ]

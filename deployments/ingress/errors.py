@@ -105,8 +105,11 @@ def headers_of(error: BaseException) -> dict[str, str]:
         return {"allow": error.allowed}
     if isinstance(error, Unauthenticated):
         return {"www-authenticate": "Bearer"}
+    wait_s = retry_after_s(error)
+    return {} if wait_s is None else {"retry-after": str(max(1, -int(-wait_s // 1)))}
+
+
+def retry_after_s(error: BaseException) -> float | None:
+    """When to come back; None where that does not help."""
     wire = wire_of(error)
-    if wire.retry_after_s is None:
-        return {}
-    wait_s = getattr(error, "retry_after_s", None) or wire.retry_after_s
-    return {"retry-after": str(max(1, -int(-wait_s // 1)))}
+    return None if wire.retry_after_s is None else getattr(error, "retry_after_s", None) or wire.retry_after_s

@@ -10,14 +10,40 @@ class Health:
     """ready is set by whoever warmed the graph up, fingerprint by the last admitted turn."""
 
     def __init__(self) -> None:
-        self.ready = False
-        self.draining = False
         self.fingerprint = ""  # of weights and settings behind us
+        self._ready = self._draining = False
+        self._changed = asyncio.Event()
         self._live: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._cut = False
         self._left = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    @ready.setter
+    def ready(self, ready: bool) -> None:
+        self._ready = ready
+        self._tell()
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        self._tell()
+
+    async def changed(self) -> None:
+        """Returns when ready or draining has been set once more."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @property
     def live(self) -> int:

@@ -1,22 +1,22 @@
-"""The HTTP server inside the ingress replica: its own sockets, its own context, its own drain.
+"""The HTTP server inside the ingress replica: its own socket and its own context.
 
-Ports are shared by SO_REUSEPORT, so that two replicas of a node, old and new of a rolling update among them, listen at
-once and the kernel spreads connections over them.
+Its port is shared by SO_REUSEPORT, so that two replicas of a node, old and new of a rolling update among them, listen
+at once and the kernel spreads connections over them.
 """
 
 import asyncio
 import contextvars
-import errno
 import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from chroma_models.errors import ChromaError
-from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
+from deployments.ingress.sockets import CannotListen, listen
+from deployments.ingress.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +24,11 @@ POLL_S = 0.02
 CUT_S = 2.0  # for requests to end after they have been told to
 
 
-class CannotListen(ChromaError):
-    """The address cannot be had; the message says why."""
-
-    code = "cannot_listen"
-
-
 class HttpServer:
-    """Serves an application from start() to drain(), in the event loop of its caller."""
+    """Serves an application from start() to end(), in the event loop of its caller."""
 
-    def __init__(self, app: IngressApp, config: IngressConfig) -> None:
-        self._app, self._config = app, config
+    def __init__(self, app: ASGIApp, config: IngressConfig, certificate: Certificate | None = None) -> None:
+        self._config = config
         self._socket: socket.socket | None = None
         self._serving: asyncio.Task[None] | None = None
         self._server = _Quiet(
@@ -51,6 +45,8 @@ class HttpServer:
                 backlog=config.backlog,
                 timeout_keep_alive=config.keepalive_s,
                 timeout_graceful_shutdown=round(CUT_S),
+                ssl_certfile=certificate.cert_file if certificate else None,
+                ssl_keyfile=certificate.key_file if certificate else None,
             )
         )
 
@@ -82,28 +78,25 @@ class HttpServer:
             await asyncio.sleep(POLL_S)
         log.info("listening on %s:%d", self._config.host, self.port)
 
-    async def drain(self) -> None:
-        """Say so, linger, stop accepting, let live requests end, cut the rest. Does nothing the second time."""
-        if self._serving is None or self._app.health.draining:
-            return
-        self._app.health.draining = True
-        await asyncio.sleep(self._config.drain_linger_s)
+    def stop_accepting(self) -> None:
+        """Connections that are open go on."""
         for listener in self._server.servers:
             listener.close()
         if self._socket is not None:
             self._socket.close()
-        self._app.health.leave()
-        idle = asyncio.create_task(self._app.health.idle())
-        await asyncio.wait(
-            {idle, self._serving}, timeout=self._config.drain_wait_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        idle.cancel()
-        self._app.health.cut()
+
+    async def ended(self) -> None:
+        """Returns when the server has ended, by itself or because it was told to."""
+        if self._serving is not None:
+            await asyncio.wait({self._serving})
+
+    async def end(self) -> None:
+        """Close what is still open. Live requests get CUT_S."""
         self._server.should_exit = True
-        await asyncio.wait({self._serving}, timeout=2 * CUT_S)
-        if not self._serving.done():
-            log.error("the HTTP server does not end; leaving it behind")
-        self._app.close()
+        if self._serving is not None:
+            await asyncio.wait({self._serving}, timeout=2 * CUT_S)
+            if not self._serving.done():
+                log.error("the HTTP server does not end; leaving it behind")
 
 
 class _Quiet(uvicorn.Server):
@@ -112,30 +105,3 @@ class _Quiet(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-async def listen(host: str, port: int, backlog: int) -> socket.socket:
-    """A listening socket that shares its port with others of its kind. Raises CannotListen."""
-    where = f"{host}:{port}"
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise CannotListen(f"The address {where} is not one of this machine: {error.strerror}.") from None
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
-        listener.listen(backlog)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise CannotListen(f"Port {port} is taken by another program; choose another http_port.") from None
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise CannotListen(f"Listening on {where} is not permitted; choose a port of 1024 or above.") from None
-        raise CannotListen(f"Cannot listen on {where}: {error.strerror}.") from None
-    return listener

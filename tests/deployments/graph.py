@@ -38,6 +38,7 @@ class Heard:
 class Graph:
     name: str
     url: str
+    grpc: str
     stages: tuple[str, ...]
     running: bool = True
 
@@ -46,19 +47,26 @@ class Graph:
         from deployments.cluster import deploy
         from deployments.settings import Settings
 
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        with socket.socket() as probe, socket.socket() as other:
+            for one in (probe, other):
+                one.bind(("127.0.0.1", 0))
+            port, grpc_port = probe.getsockname()[1], other.getsockname()[1]
         models = {
             "checkpoint": str(checkpoint),
             "torch": {"device": "cpu", "dtype": "float32", "threads": 1},
             **tree.pop("models", {}),
         }
-        models["ingress"] = {"http_port": port, "drain_linger_s": 0.1, **models.get("ingress", {})}
+        models["ingress"] = {
+            "http_port": port,
+            "grpc_port": grpc_port,
+            "drain_linger_s": 0.1,
+            **models.get("ingress", {}),
+        }
         settings = Settings.load(None, models=models, **tree)
         deploy(settings, name)
         fused = settings.models.placement == "fused"
-        return cls(name, f"http://127.0.0.1:{port}", tuple(s for s in STAGES if not (fused and s == "Decoder")))
+        stages = tuple(s for s in STAGES if not (fused and s == "Decoder"))
+        return cls(name, f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", stages)
 
     def stop(self) -> None:
         from ray import serve

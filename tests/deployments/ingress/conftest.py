@@ -1,4 +1,4 @@
-"""The real server on a free port of the loopback, before a scripted speaker."""
+"""The real servers on a free ports of the loopback, before a scripted speaker."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 from chroma_models.types import Sampling
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
-from deployments.ingress.server import HttpServer
+from deployments.ingress.doors import Doors
 from tests.deployments.ingress.scripted import Scripted
 
 DEFAULTS = Sampling(seed=0, temperature=0.0, top_k=50)
@@ -22,7 +22,7 @@ DEFAULTS = Sampling(seed=0, temperature=0.0, top_k=50)
 class Service:
     speaker: Scripted
     app: IngressApp
-    server: HttpServer
+    server: Doors
     http: httpx.AsyncClient
     openai: AsyncOpenAI
 
@@ -41,11 +41,11 @@ async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(**settings: Any) -> Service:
-            quick = {"http_port": 0, "drain_linger_s": 0.0, "drain_wait_s": 1.0, **settings}
+            quick = {"http_port": 0, "grpc_port": 0, "drain_linger_s": 0.0, "drain_wait_s": 1.0, **settings}
             config = IngressConfig.model_validate(quick)
             speaker = Scripted()
             app = IngressApp(speaker, config, DEFAULTS)
-            server = HttpServer(app, config)
+            server = Doors(app, config)
             await server.start()
             stack.push_async_callback(server.drain)
             url = f"http://127.0.0.1:{server.port}"
@@ -59,12 +59,12 @@ async def start() -> AsyncIterator[Start]:
 @pytest.fixture
 async def direct() -> AsyncIterator[Service]:
     """The application without its server: quicker, for what needs no socket."""
-    config = IngressConfig(http_port=0)
+    config = IngressConfig(http_port=0, grpc_port=None)
     speaker = Scripted()
     app = IngressApp(speaker, config, DEFAULTS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ingress") as http:
         client = AsyncOpenAI(base_url="http://ingress/v1", api_key="unused", max_retries=0, http_client=http)
-        yield Service(speaker, app, HttpServer(app, config), http, client)
+        yield Service(speaker, app, Doors(app, config), http, client)
     app.close()
 
 

@@ -6,10 +6,10 @@ import pytest
 from chroma_models import errors
 from chroma_models.errors import ChromaError
 from deployments.ingress import errors as wire
-from deployments.ingress import server  # it defines an error of its own
+from deployments.ingress import sockets  # it defines an error of its own
 from deployments.ingress.errors import WIRE, body_of, headers_of, wire_of
 
-assert server.CannotListen
+assert sockets.CannotListen
 
 
 def all_errors(kind: type[ChromaError] = ChromaError) -> list[type[ChromaError]]:

@@ -13,7 +13,8 @@ import pytest
 from chroma_models.types import Admitted, Turn
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
-from deployments.ingress.server import CannotListen, HttpServer, listen
+from deployments.ingress.doors import Doors
+from deployments.ingress.sockets import CannotListen, listen
 from tests.deployments.ingress.conftest import DEFAULTS, Service, Start
 from tests.deployments.ingress.scripted import Scripted, chunk, finished, reply, until
 
@@ -80,7 +81,7 @@ async def test_a_port_of_another_program_is_a_clear_error() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        server = HttpServer(*unstarted(port))
+        server = Doors(*unstarted(port))
         with pytest.raises(CannotListen, match=rf"Port {port} is taken"):
             await server.start()
         assert not server.alive
@@ -100,7 +101,7 @@ async def test_a_forbidden_port_is_a_clear_error() -> None:
 
 
 def unstarted(port: int) -> tuple[IngressApp, IngressConfig]:
-    config = IngressConfig(http_port=port)
+    config = IngressConfig(http_port=port, grpc_port=None)
     return IngressApp(Scripted(), config, DEFAULTS), config
 
 

@@ -1,0 +1,77 @@
+"""One call: who makes it, under which id, and how it ends when it fails."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+
+from chroma_models.errors import StageUnavailable
+from deployments.ingress.callers import Caller
+from deployments.ingress.errors import is_fault
+from deployments.ingress.health import Health
+from deployments.ingress.request_id import HEADER, request_id
+from deployments.ingress.rpc.status import ending, status_of
+
+log = logging.getLogger(__name__)
+
+Context: TypeAlias = grpc.aio.ServicerContext
+Metadata = Sequence[tuple[str, Any]]
+
+CALLER: ContextVar[Caller] = ContextVar("caller")  # set by the gate, in the task that goes on to answer the call
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that was let in."""
+
+    id: str
+    caller: Caller
+    context: Context
+
+    @property
+    def time_left_s(self) -> float | None:
+        """To the client's deadline; None where it set none."""
+        return self.context.time_remaining()  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def answering(context: Context, health: Health) -> AsyncIterator[Call]:
+    """Counts the call while the block runs; what the block raises becomes the status that the call ends with."""
+    call = Call(id_of(context.invocation_metadata() or ()), CALLER.get(), context)
+    with health.request():
+        try:
+            await context.send_initial_metadata(
+                ((HEADER, call.id), ("x-system-fingerprint", health.system_fingerprint))
+            )
+            yield call
+            return
+        except asyncio.CancelledError:
+            if not health.uncancel():
+                log.info("call %s: the client cancelled it, or its deadline passed", call.id)
+                raise
+            error: Exception = StageUnavailable("The server is shutting down; please try again.", 1.0)
+        except grpc.aio.AioRpcError:
+            raise
+        except Exception as caught:
+            error = caught
+        await refuse(error, call.id, context)
+
+
+async def refuse(error: Exception, call_id: str, context: Context) -> None:
+    """Ends the call."""
+    if is_fault(error):
+        log.error("call %s failed", call_id, exc_info=error)
+    await context.abort_with_status(ending(status_of(error, call_id)))
+
+
+def id_of(metadata: Metadata) -> str:
+    return request_id(str(value_of(metadata, HEADER) or ""))
+
+
+def value_of(metadata: Metadata, name: str) -> Any:
+    return next((value for key, value in metadata if key == name), None)
