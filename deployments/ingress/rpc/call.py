@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import Message
 
-from chroma_models.errors import StageUnavailable
+from chroma_models.errors import StageUnavailable, TurnTimeout
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
 from deployments.ingress.health import Health
@@ -18,6 +19,8 @@ from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.rpc.status import ending, status_of
 
 log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 2.0  # for the status to be sent
 
 Context: TypeAlias = grpc.aio.ServicerContext
 Metadata = Sequence[tuple[str, Any]]
@@ -33,10 +36,13 @@ class Call:
     caller: Caller
     context: Context
 
-    @property
-    def time_left_s(self) -> float | None:
-        """To the client's deadline; None where it set none."""
-        return self.context.time_remaining()  # type: ignore[no-any-return]
+    async def say(self, told: Message, max_send_s: float) -> None:
+        """Raises TurnTimeout where the client takes nothing for so long."""
+        try:
+            async with asyncio.timeout(max_send_s):
+                await self.context.write(told)
+        except TimeoutError:
+            raise TurnTimeout(f"Nothing was read for {max_send_s:g} s.") from None
 
 
 @asynccontextmanager
@@ -63,10 +69,14 @@ async def answering(context: Context, health: Health) -> AsyncIterator[Call]:
 
 
 async def refuse(error: Exception, call_id: str, context: Context) -> None:
-    """Ends the call."""
+    """Ends the call. Who reads nothing does not read this either: then the stream is reset as it is given up."""
     if is_fault(error):
         log.error("call %s failed", call_id, exc_info=error)
-    await context.abort_with_status(ending(status_of(error, call_id)))
+    try:
+        async with asyncio.timeout(LAST_WORDS_S):
+            await context.abort_with_status(ending(status_of(error, call_id)))
+    except TimeoutError:
+        log.info("call %s: nobody reads how it ends", call_id)
 
 
 def id_of(metadata: Metadata) -> str:

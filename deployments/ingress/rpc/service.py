@@ -1,5 +1,13 @@
 """chroma.v1.SpeechService, as gRPC calls it."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from deployments.ingress.rpc.call import Call, Context, answering
+from deployments.ingress.rpc.converse import converse
+from deployments.ingress.rpc.generate import generate
+from deployments.ingress.rpc.stubs.speech_service_pb2 import GenerateRequest
 from deployments.ingress.rpc.stubs.speech_service_pb2_grpc import SpeechServiceServicer
 from deployments.ingress.services import Services
 
@@ -10,3 +18,18 @@ class SpeechService(SpeechServiceServicer):
     def __init__(self, services: Services) -> None:
         self._services = services
         self.running = 0
+
+    async def Converse(self, requests: Any, context: Context) -> None:
+        """requests is not read: what the context reads can be waited for beside other things."""
+        await self._answer(converse, context)
+
+    async def Generate(self, request: GenerateRequest, context: Context) -> None:
+        await self._answer(partial(generate, request), context)
+
+    async def _answer(self, work: Callable[[Services, Call], Awaitable[None]], context: Context) -> None:
+        self.running += 1
+        try:
+            async with answering(context, self._services.health) as call:
+                await work(self._services, call)
+        finally:
+            self.running -= 1

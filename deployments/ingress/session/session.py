@@ -56,8 +56,12 @@ class Session:
     a session closes it.
     """
 
-    def __init__(self, services: Services, caller: Caller, settings: SessionSettings) -> None:
+    def __init__(
+        self, services: Services, caller: Caller, settings: SessionSettings, affinity: str | None = None
+    ) -> None:
+        """affinity: what is the same for other sessions of the same conversation, where there are any."""
         self.id = new_session_id()
+        self._affinity = affinity or self.id
         self.conversation_id = f"conv_{secrets.token_hex(12)}"
         self.expires_at = int(time.time() + services.config.session.max_session_s)  # Unix second
         self._services, self._caller = services, caller
@@ -224,7 +228,7 @@ class Session:
         around = Surroundings(
             services=self._services,
             caller=self._caller,
-            affinity=self.id,
+            affinity=self._affinity,
             outbox=self._outbox,
             read=partial(self._read, info.settings, None if given is None else tuple(given)),
             added=self._history.add,
@@ -242,6 +246,16 @@ class Session:
             raise NothingToCancel("Cancellation failed: no active response found")
         response.cancel("client_cancelled")
         return response.info.id
+
+    async def finish(self) -> None:
+        """The client says nothing more: a turn it is in the middle of ends here. Returns between two turns."""
+        if self._vad is not None and self._turns is not None:
+            self._vad.listen(self._input.flush())
+            await self._vad.heard_all()
+            if not self._closed and self._turns.speaking:
+                self._turns.restart(self._input.end)
+                self._speech_ended(self._input.end)
+        await self.quiet()
 
     async def close(self) -> None:
         """Ends all that runs; events() ends once what waits has been taken."""

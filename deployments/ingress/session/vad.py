@@ -100,7 +100,7 @@ class VadStream:
             raise StageUnavailable("Turn detection has failed; switch it off, or connect again.", 1.0)
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) - len(samples) % CHUNK_SAMPLES
-        self._chunks += samples[:whole].reshape(-1, CHUNK_SAMPLES)
+        self._chunks.extend(samples[:whole].reshape(-1, CHUNK_SAMPLES))
         self._rest = samples[whole:]
         if self._chunks:
             self._caught_up.clear()
@@ -110,6 +110,10 @@ class VadStream:
         """Returns at once while little waits: a client that sends faster than is heard is slowed down."""
         if len(self._chunks) * CHUNK_S > self._vad.settings.max_waiting_s:
             await self._caught_up.wait()
+
+    async def heard_all(self) -> None:
+        """Returns when no whole chunk waits."""
+        await self._caught_up.wait()
 
     def next(self) -> NDArray[np.float32]:
         """float32 [CONTEXT + CHUNK]: what the network hears next."""

@@ -61,8 +61,9 @@ class SpeechServiceServicer:
 
     def Converse(self, request_iterator, context):
         """Converse is one live conversation. The first message is `config`; raw audio and everything else follow in any
-        order. A client that has nothing more to say half-closes: what it is still owed arrives, then the call ends.
-        Cancelling the call, or its deadline, ends everything at once.
+        order. Whatever is wrong before `session_ready` ends the call; later, `error` tells of a refused message and the
+        conversation goes on. A client that has nothing more to say half-closes: what it is still owed arrives, then the
+        call ends. Cancelling the call, or its deadline, ends everything at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
