@@ -70,6 +70,17 @@ def make_checkpoint(
 
 
 @app.command()
+def migrate(
+    settings: SettingsFile = None,
+    database: Annotated[str | None, typer.Option(help="Its URL. Overrides the settings.")] = None,
+) -> None:
+    """Bring the database of voices up to this version; a SQLite file also is at every start."""
+    from deployments.cli.migrate import migrate as run
+
+    run(settings, database)
+
+
+@app.command()
 def parity(
     golden_dir: Annotated[Path, typer.Argument(help="A folder with checkpoint/, meta.json and cases.")],
     out: Annotated[Path | None, typer.Option(help="Where <case>.safetensors go.")] = None,

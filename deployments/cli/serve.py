@@ -88,16 +88,21 @@ def checked(settings: Settings) -> Settings:
 
 
 def _with_files(settings: Settings) -> Settings:
-    """Keys and certificate looked at once, and named so that replicas find them."""
+    """Keys, certificate and database looked at once, and named so that replicas find them."""
     from deployments.ingress.callers import read_keys
+    from deployments.ingress.store.address import database_url
+    from deployments.ingress.store.schema import prepare
     from deployments.ingress.tls import Certificate
 
     ingress = settings.models.ingress
     if ingress.api_keys_file is not None:
         read_keys(ingress.api_keys_file)
     Certificate.of(ingress)
+    database = database_url(ingress.database_url)
+    prepare(database)
     named = ("api_keys_file", "tls_cert_file", "tls_key_file")
-    found = {name: path.resolve() for name in named if (path := getattr(ingress, name)) is not None}
+    found: dict[str, Any] = {name: path.resolve() for name in named if (path := getattr(ingress, name)) is not None}
+    found["database_url"] = database.render_as_string(hide_password=False)
     ingress = ingress.model_copy(update=found)
     return settings.model_copy(update={"models": settings.models.model_copy(update={"ingress": ingress})})
 

@@ -16,6 +16,7 @@ from deployments.ingress.realtime.client_secrets import ClientSecrets
 from deployments.ingress.realtime.endpoint import Realtime
 from deployments.ingress.services import Services
 from deployments.ingress.speaker import Speaker
+from deployments.ingress.voice_routes import VoiceRoutes
 
 
 class IngressApp:
@@ -35,6 +36,7 @@ class IngressApp:
             Route("/v1/realtime/client_secrets", ClientSecrets(self.services), methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/v1/models/{model:path}", self._one_model),
+            *VoiceRoutes(self.services).routes,
             Route("/healthz", self._alive),
             Route("/readyz", self._ready),
             Route("/-/healthz", self._serving),
@@ -68,8 +70,12 @@ class IngressApp:
                 raise MethodNotAllowed(f"{asked} is not allowed; use {allowed}.", allowed) from None
             raise UnknownRoute(f"There is nothing at {asked}.") from None
 
-    def close(self) -> None:
-        self.services.close()
+    async def open(self) -> None:
+        """Before the first request. Raises UnusableDatabase, InvalidRequest."""
+        await self.services.open()
+
+    async def close(self) -> None:
+        await self.services.close()
 
     async def _models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._model]})

@@ -7,7 +7,7 @@ resampling one after the other, so memory follows the length of the result. Mean
 import base64
 import binascii
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, cast
 
 import numpy as np
@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from chroma_models.errors import InvalidAudio, TooLarge
 from chroma_models.types import LISTEN_RATE_HZ, SAMPLE_RATE_HZ, Audio
 from deployments.ingress.config import AudioLimits
+from deployments.ingress.container import ContainerFormat, container_blocks
 from deployments.ingress.wav_header import check_wav
 
 Samples = NDArray[np.float32]
 InputFormat = Literal["wav", "mp3", "flac", "pcm16"]
+UploadFormat = InputFormat | ContainerFormat
+Hear = Callable[[Samples, int], None]  # a block float32 [n, channels] as decoded, and its rate
 
 BLOCK_SAMPLES = 1 << 16
 BASE64_BLOCK = 1 << 18  # characters, a multiple of 4; decoding holds the interpreter, so it is done in pieces
@@ -75,16 +78,19 @@ def voice_pcm(data: bytes, form: InputFormat, limits: AudioLimits) -> bytes:
     return decode(data, form, SAMPLE_RATE_HZ, limits).astype("<f4").tobytes()
 
 
-def decode(data: bytes, form: InputFormat, rate_hz: int, limits: AudioLimits) -> Samples:
+def decode(data: bytes, form: UploadFormat, rate_hz: int, limits: AudioLimits, hear: Hear | None = None) -> Samples:
     """Samples float32 [n] in about -1..1: channels averaged, resampled to rate_hz.
 
     pcm16 is headerless int16 little-endian mono at 24 kHz, as OpenAI's is.
-    Raises InvalidAudio, or TooLarge where the clip is longer than the limits allow.
+    hear gets every block first, and may raise. Raises InvalidAudio, or TooLarge where the clip is longer than the
+    limits allow.
     """
     if not data:
         raise InvalidAudio("The audio is empty; send a recording with at least one sample.")
     if form == "pcm16":
         source, blocks = SAMPLE_RATE_HZ, _pcm16_blocks(data, limits)
+    elif form in ("ogg", "webm", "mp4", "aac"):
+        source, blocks = container_blocks(data, form, limits)
     else:
         source, blocks = _file_blocks(data, form, limits)
     resampler = soxr.ResampleStream(source, rate_hz, 1, dtype="float32") if source != rate_hz else None
@@ -94,6 +100,8 @@ def decode(data: bytes, form: InputFormat, rate_hz: int, limits: AudioLimits) ->
             raise InvalidAudio("The audio holds samples that are not numbers (NaN or infinity); export it again.")
         if float(np.abs(block).max(initial=0.0)) > LOUDEST:
             raise InvalidAudio("The audio's float samples are far outside -1..1; scale them and export it again.")
+        if hear:
+            hear(block, source)
         mono = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
         pieces.append(resampler.resample_chunk(mono) if resampler else mono)
     if not pieces:

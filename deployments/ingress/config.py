@@ -19,6 +19,12 @@ class AudioLimits(Config):
     max_audio_s: PositiveFloat = 300.0  # spoken history that is kept; the oldest is dropped (conversation.py)
     max_audio_parts: PositiveInt = 16  # spoken parts that are kept; the Reasoner reads as many
     max_voice_s: PositiveFloat = 30.0  # longest reference clip: 375 frames of the Backbone's positions
+    min_voice_s: PositiveFloat = 3.0  # shortest clip a voice is stored from; less tells too little of it
+    min_voice_sound_s: PositiveFloat = 2.0  # of it above silence_dbfs, counted in pieces of 20 ms
+    silence_dbfs: float = Field(-50.0, le=-20, ge=-100)  # quieter than speech in any usable recording
+    max_voice_clipped: PositiveFloat = 0.002  # share of samples in flat tops; more is heard in every reply
+    min_voice_rate_hz: PositiveInt = 16_000  # a telephone's 8 kHz lacks half of what makes a voice known
+    min_voice_correlation: float = Field(0.2, ge=-1, le=1)  # of two channels; below, averaging them spoils the voice
     max_transcript_chars: PositiveInt = 2_000  # of a reference clip
     threads: PositiveInt = 4  # decode and encode audio beside the event loop; a long clip occupies one for about 1 s
 
@@ -100,7 +106,11 @@ class IngressSizes(Config):
     max_reply_s: PositiveFloat = 60.0  # longest reply; a request may ask for less
     max_text_tokens: PositiveInt = 1024  # longest text of a reply; a request may ask for less
 
-    voice_cache: PositiveInt = 256  # encoded reference clips kept; each is about 2 KB per 10 s
+    database_url: str | None = None  # postgresql://..., sqlite:///FILE; None: voices.db in the user's data folder
+    database_timeout_s: PositiveFloat = 5.0  # for a look-up or a change, waiting included
+    max_upload_bytes: PositiveInt = 10 << 20  # of a recording, as OpenAI has it
+    max_name_chars: PositiveInt = Field(256, le=256)  # of a voice or a consent
+    voice_cache: PositiveInt = 256  # encoded clips that came with requests; each is about 2 KB per 10 s
     replies: PositiveInt = 4096  # transcripts kept for assistant messages that name an audio id
     reply_ttl_s: PositiveFloat = 3600.0  # and how long
 

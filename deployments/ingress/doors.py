@@ -38,14 +38,19 @@ class Doors:
         return self._http.alive and (self._grpc is None or self._grpc.alive)
 
     async def start(self) -> None:
-        """Returns once both accept calls. Raises CannotListen, or what a server died of; then neither is open."""
-        await self._http.start()
-        if self._grpc:
-            try:
+        """Returns once both accept calls.
+
+        Raises CannotListen, UnusableDatabase, or what a server died of; then neither is open.
+        """
+        try:
+            await self._app.open()
+            await self._http.start()
+            if self._grpc:
                 await self._grpc.start()
-            except BaseException:
-                await self._http.end()
-                raise
+        except BaseException:
+            await self._http.end()
+            await self._app.close()
+            raise
         self._started = True
 
     async def drain(self) -> None:
@@ -66,4 +71,4 @@ class Doors:
         ended.cancel()
         health.cut()
         await asyncio.gather(self._http.end(), *([self._grpc.end()] if self._grpc else []))
-        self._app.close()
+        await self._app.close()

@@ -24,6 +24,12 @@ class UnknownReply(InvalidRequest):
     code = "audio_not_found"
 
 
+class UnknownConsent(InvalidRequest):
+    """No such recording of a consent, or another tenant's."""
+
+    code = "voice_consent_not_found"
+
+
 class UnknownRoute(InvalidRequest):
     code = "unknown_url"
 
@@ -60,6 +66,7 @@ WIRE: dict[type[BaseException], Wire] = {
     TooLarge: Wire(413, "invalid_request_error", "RESOURCE_EXHAUSTED"),
     UnknownVoice: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownModel: Wire(404, "invalid_request_error", "NOT_FOUND"),
+    UnknownConsent: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownReply: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownRoute: Wire(404, "invalid_request_error", "UNIMPLEMENTED"),
     MethodNotAllowed: Wire(405, "invalid_request_error", "UNIMPLEMENTED"),

@@ -26,16 +26,16 @@ class BodyReader:
         self._pending = 0
 
     @asynccontextmanager
-    async def body(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
-        """The whole body, counted as pending until the block ends.
+    async def body(self, scope: Scope, receive: Receive, limit: int | None = None) -> AsyncIterator[bytes]:
+        """The whole body of at most limit bytes (None: max_body_bytes), counted as pending until the block ends.
 
         Raises TooLarge from Content-Length alone where it is told, else at the first byte too many; Overloaded;
         SlowRequest; HungUp.
         """
-        limit = self._config.max_body_bytes
+        limit = self._config.max_body_bytes if limit is None else limit
         told = _content_length(scope)
         if told is not None and told > limit:
-            raise self._too_large()
+            raise _too_large(limit)
         held = 0
         parts: list[bytes] = []
         try:
@@ -46,7 +46,7 @@ class BodyReader:
                         raise HungUp
                     piece: bytes = event.get("body", b"")
                     if held + len(piece) > limit:
-                        raise self._too_large()
+                        raise _too_large(limit)
                     if self._pending + len(piece) > self._config.max_pending_bytes:
                         raise Overloaded("Too many large requests are being read; please try again.", 1.0)
                     held += len(piece)
@@ -64,10 +64,9 @@ class BodyReader:
         finally:
             self._pending -= held
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
-            f"The request body is larger than {self._config.max_body_bytes} bytes; send shorter or compressed audio."
-        )
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request body is larger than {limit} bytes; send shorter or compressed audio.")
 
 
 def _content_length(scope: Scope) -> int | None:

@@ -18,6 +18,8 @@ from deployments.ingress.json_body import BodyReader
 from deployments.ingress.replies import ReplyStore
 from deployments.ingress.session.vad import Vad
 from deployments.ingress.speaker import Item, Speaker
+from deployments.ingress.store.database import Database
+from deployments.ingress.store.voice_store import VoiceStore
 from deployments.ingress.turns import TurnBuilder, watch
 from deployments.ingress.voices import VoiceBook
 
@@ -35,7 +37,9 @@ class Services:
         self.callers = Callers(config)
         self.health = Health()
         self.pool = ThreadPoolExecutor(config.audio.threads, thread_name_prefix="audio")
-        self.voices = VoiceBook(speaker, config, self.pool)
+        self.database = Database(config.database_url, config.database_timeout_s)
+        self.store = VoiceStore(self.database)
+        self.voices = VoiceBook(speaker, config, self.pool, self.store)
         self.bodies = BodyReader(config)
         self.turns = TurnBuilder(config)
         self.replies = ReplyStore(config.replies, config.reply_ttl_s)
@@ -46,7 +50,12 @@ class Services:
         """Turns that begin from now on live by these limits."""
         self.config = self.voices.config = config
 
-    def close(self) -> None:
+    async def open(self) -> None:
+        """What has to be there before a request is taken. Raises UnusableDatabase, InvalidRequest."""
+        await self.database.open()
+
+    async def close(self) -> None:
+        await self.database.close()
         self.vad.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
 

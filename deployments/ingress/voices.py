@@ -1,12 +1,14 @@
-"""Voices to answer in: the built-in one and reference clips, each encoded once."""
+"""Voices to answer in: the built-in one, stored ones, and clips that come with a request."""
 
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from chroma_models.errors import InvalidAudio, InvalidVoice, TooLarge, TurnTimeout, UnknownVoice
 from chroma_models.types import CODEBOOKS, SAMPLE_RATE_HZ, EncodedVoice
@@ -15,6 +17,7 @@ from deployments.ingress.callers import Caller
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.openai_chat import ReferenceVoice
 from deployments.ingress.speaker import Speaker
+from deployments.ingress.store.voice_store import VoiceStore
 
 BUILT_IN = Path(__file__).parent / "voices" / "default.json"  # its licence is stated in the file
 BUILT_IN_NAME = "default"
@@ -22,35 +25,61 @@ PARAM = "audio.voice"
 
 
 class VoiceBook:
-    """Encoded voices by the content of their clips: the most recent are kept; none is encoded twice at once."""
+    """Voices to answer in. Clips that come with requests are encoded once by their content, the most recent are kept.
 
-    def __init__(self, speaker: Speaker, config: IngressConfig, pool: Executor) -> None:
-        self._speaker, self.config, self._pool = speaker, config, pool
+    A stored voice is read with every use, one look-up by its id: one that is deleted is gone everywhere at once.
+    """
+
+    def __init__(self, speaker: Speaker, config: IngressConfig, pool: Executor, store: VoiceStore) -> None:
+        self._speaker, self.config, self._pool, self._store = speaker, config, pool, store
         self._codes: OrderedDict[bytes, asyncio.Task[bytes]] = OrderedDict()
 
     async def resolve(self, wanted: str | ReferenceVoice | None, caller: Caller, param: str = PARAM) -> EncodedVoice:
         """A voice of the caller's by its id, the built-in one ("default", None), or a clip's.
 
-        param: what the request calls it. Raises UnknownVoice, InvalidVoice, InvalidAudio, TooLarge, or what encoding
-        raises.
+        param: what the request calls it. Raises UnknownVoice, InvalidVoice, InvalidAudio, TooLarge, StageUnavailable,
+        or what encoding raises.
         """
         if isinstance(wanted, ReferenceVoice):
             return await self._reference(wanted)
         if wanted is None or wanted == BUILT_IN_NAME:
             return await self.built_in()
-        raise UnknownVoice(
-            f"The voice '{wanted[:64]}' does not exist; use '{BUILT_IN_NAME}', or send a reference clip with its "
-            "transcript.",
-            param,
-        )
+        try:
+            return await self._stored(wanted, caller)
+        except UnknownVoice:
+            raise UnknownVoice(
+                f"The voice '{wanted[:64]}' does not exist; use '{BUILT_IN_NAME}' or the id of a voice of "
+                "yours, or send a reference clip with its transcript.",
+                param,
+            ) from None
 
     async def built_in(self) -> EncodedVoice:
         about = json.loads(BUILT_IN.read_text("utf-8"))
         clip = (BUILT_IN.parent / about["clip"]).read_bytes()
-        key = blake2b(clip).digest()
+        return _voice(about["transcript"], await self._codes_of(blake2b(clip).digest(), clip))
+
+    async def encode(self, clip: bytes) -> tuple[bytes, str]:
+        """The codes of a FLAC clip, and the name of the codec that made them."""
+        return await self._codes_of(blake2b(clip).digest(), clip), await self._codec()
+
+    async def _codec(self) -> str:
+        """The codec is named by what it makes of the built-in clip: other weights have another name."""
+        return (await self.built_in()).digest
+
+    async def _stored(self, voice_id: str, caller: Caller) -> EncodedVoice:
+        """Codes that another codec left behind are made anew, once."""
+        voice = await self._store.voice(caller.tenant, voice_id)
+        codes, codec = voice.codes, await self._codec()
+        if voice.codec != codec:
+            codes, _ = await self.encode(await self._store.clip(caller.tenant, voice_id))
+            await self._store.set_codes(voice_id, codes, codec)
+        return _voice(voice.transcript, codes)
+
+    async def _codes_of(self, key: bytes, clip: bytes) -> bytes:
+        """key: by which the codes of this FLAC clip are remembered."""
         if key not in self._codes:
-            self._encode_soon(key, await self._off_loop(partial(voice_pcm, clip, "flac", self.config.audio)))
-        return _voice(about["transcript"], await self._encoded(key))
+            self._encode_soon(key, self._decode_and_encode(clip))
+        return await self._encoded(key)
 
     async def _reference(self, wanted: ReferenceVoice) -> EncodedVoice:
         limits = self.config.audio
@@ -74,7 +103,7 @@ class VoiceBook:
             )
         key = blake2b(pcm).digest()
         if key not in self._codes:
-            self._encode_soon(key, pcm)
+            self._encode_soon(key, self._encode(pcm))
         return _voice(transcript, await self._encoded(key))
 
     def _decode(self, wanted: ReferenceVoice) -> bytes:
@@ -83,9 +112,12 @@ class VoiceBook:
     async def _off_loop(self, work: partial[bytes]) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _encode_soon(self, key: bytes, pcm: bytes) -> None:
+    async def _decode_and_encode(self, clip: bytes) -> bytes:
+        return await self._encode(await self._off_loop(partial(voice_pcm, clip, "flac", self.config.audio)))
+
+    def _encode_soon(self, key: bytes, work: Coroutine[Any, Any, bytes]) -> None:
         """In a task of its own, so that a client that hangs up takes nobody's voice away."""
-        task = asyncio.create_task(self._encode(pcm))
+        task = asyncio.create_task(work)
         self._codes[key] = task
         task.add_done_callback(partial(self._forget_failure, key))
         while len(self._codes) > self.config.voice_cache:

@@ -29,6 +29,7 @@ HTTP = {
     "Forbidden": 403,
     "UnknownVoice": 404,
     "UnknownModel": 404,
+    "UnknownConsent": 404,
     "UnknownReply": 404,
     "UnknownRoute": 404,
     "MethodNotAllowed": 405,
@@ -39,6 +40,7 @@ HTTP = {
     "TurnTimeout": 504,
     "CheckpointError": 500,
     "CannotListen": 500,
+    "UnusableDatabase": 500,
     "InvalidCodes": 500,
     "ChromaError": 500,
 }
@@ -51,7 +53,7 @@ def test_every_error_has_a_row_for_every_protocol(kind: type[ChromaError]) -> No
     assert row.grpc in grpc.StatusCode.__members__
     assert row.kind
     assert row.told == (row.http != 500)
-    if kind.__name__ not in ("CheckpointError", "CannotListen", "InvalidCodes", "ChromaError"):
+    if kind.__name__ not in ("CheckpointError", "CannotListen", "UnusableDatabase", "InvalidCodes", "ChromaError"):
         assert row is not WIRE[ChromaError], "a refusal needs a row of its own or of its parent's"
 
 

@@ -75,7 +75,7 @@ async def begin() -> AsyncIterator[Begin]:
                 await talk.session.close()
                 await listening
                 await speaker.all_closed()
-                services.close()
+                await services.close()
 
             stack.push_async_callback(end)
             return talk

@@ -1,0 +1,1 @@
+"""What outlives a replica: voices and the consents they were made with, in SQLite or PostgreSQL."""

@@ -1,0 +1,85 @@
+"""The connections of one replica to the database."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from chroma_models.errors import StageUnavailable
+from deployments.ingress.store.address import async_url, database_url, is_sqlite
+from deployments.ingress.store.schema import prepare
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 5  # of a replica; a look-up holds one for about a millisecond
+
+
+class Database:
+    """Open from open() to close(). Several processes share it, and each sees at once what another committed."""
+
+    def __init__(self, url: str | None, timeout_s: float) -> None:
+        """timeout_s: for a connection, a lock and the statements of a session together."""
+        self._url, self._timeout_s = url, timeout_s
+        self._engine: AsyncEngine | None = None
+        self._sessions: async_sessionmaker[AsyncSession] | None = None
+
+    async def open(self) -> None:
+        """Raises UnusableDatabase, or InvalidRequest for a URL that is none. Does nothing the second time."""
+        if self._engine is not None:
+            return
+        url = database_url(self._url)
+        await asyncio.to_thread(prepare, url)
+        connect = {"timeout" if is_sqlite(url) else "connect_timeout": max(1, round(self._timeout_s))}
+        self._engine = create_async_engine(
+            async_url(url),
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=self._timeout_s,
+            pool_pre_ping=not is_sqlite(url),
+            connect_args=connect,
+        )
+        if is_sqlite(url):
+            event.listen(self._engine.sync_engine, "connect", _on_connect)
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.dispose()
+        self._engine = self._sessions = None
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """One transaction, committed where the block ends well.
+
+        Raises StageUnavailable where the database does not answer in time; IntegrityError is the block's to explain.
+        """
+        lost = StageUnavailable("The store of voices does not answer; please try again.", 1.0)
+        if self._sessions is None:
+            raise lost
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit, self._sessions.begin() as session:
+                yield session
+        except IntegrityError:
+            raise
+        except (DBAPIError, PoolTimeout) as error:
+            log.error("the store of voices failed", exc_info=error)
+            raise lost from error
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            log.error("the store of voices took longer than %g s", self._timeout_s)
+            raise lost from error
+
+
+def _on_connect(connection: Any, _: object) -> None:
+    """foreign_keys is off by default; with WAL, NORMAL loses no commit but to a power cut."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
