@@ -25,7 +25,7 @@ class Crowd:
         """All that was heard, and the longest this process itself was late, which is none of the server's doing."""
         rng = random.Random(self.seed)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        late = _Lateness()
+        late = Lateness()
         async with httpx.AsyncClient(timeout=60.0, limits=limits) as client:
             beating = asyncio.create_task(late.beat())
             heard = await asyncio.gather(
@@ -46,7 +46,7 @@ class Crowd:
         return heard
 
 
-class _Lateness:
+class Lateness:
     longest_s = 0.0
 
     async def beat(self) -> None:

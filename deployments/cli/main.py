@@ -107,6 +107,16 @@ def bench_graph(
     out.write_text(json.dumps(measure(counts, seconds, rate_hz)), encoding="utf-8")
 
 
+@app.command("bench-ingress", hidden=True)
+def bench_ingress(
+    out: Annotated[Path, typer.Argument(help="Where its ports and its process are told, as JSON.")],
+) -> None:
+    """Serve the ingress alone, with an echo behind it, until SIGTERM; loadtest.echo_bench is its client."""
+    from deployments.bench.echo import serve as run
+
+    run(out)
+
+
 def main() -> None:
     try:
         app()

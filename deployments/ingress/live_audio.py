@@ -34,12 +34,15 @@ PCM_24K = AudioFormat()
 MULAW_8K = AudioFormat("mulaw", 8_000)
 ALAW_8K = AudioFormat("alaw", 8_000)
 
+LAZY_S = 1.0
+NOTHING: NDArray[np.int16] = np.zeros(0, np.int16)
+
 
 class Hearing:
     """A stream of bytes in one format, as int16 samples at LISTEN_RATE_HZ.
 
     The samples are those that the whole stream, resampled at once, would give; they come some 25 ms late (58 ms at
-    8 kHz), until flush().
+    8 kHz), or LAZY_S where nobody waits for them, until flush().
     """
 
     def __init__(self, form: AudioFormat) -> None:
@@ -51,28 +54,34 @@ class Hearing:
         """Heard, and not given out yet."""
         return self._heard / self.format.rate_hz - self._given / LISTEN_RATE_HZ
 
-    def hear(self, data: bytes) -> NDArray[np.int16]:
-        """Raises InvalidAudio for half a sample."""
+    def hear(self, data: bytes, lazily: bool = False) -> NDArray[np.int16]:
+        """lazily: many small pieces are resampled as one, which takes a fraction. Raises InvalidAudio for half a
+        sample."""
         if len(data) % self.format.sample_bytes:
             raise InvalidAudio(f"{len(data)} bytes are no whole number of 16-bit samples; append whole samples.")
-        if self.format.encoding == "pcm16":
-            samples = np.frombuffer(data, "<i2")
-        else:
-            samples = g711.expand(data, self.format.encoding)
-        return self._resampled(samples, last=False)
+        self._heard += len(data) // self.format.sample_bytes
+        self._waiting += data
+        if lazily and len(self._waiting) < LAZY_S * self.format.bytes_per_s:
+            return NOTHING
+        return self._resampled(last=False)
 
     def flush(self) -> NDArray[np.int16]:
-        """What the resampler still holds; the next sample begins a new stream."""
-        rest = self._resampled(np.zeros(0, np.int16), last=True)
+        """What has not been given out; the next sample begins a new stream."""
+        rest = self._resampled(last=True)
         self._begin()
         return rest
 
     def _begin(self) -> None:
         self._resampler = _resampler(self.format.rate_hz, LISTEN_RATE_HZ)
+        self._waiting = bytearray()
         self._heard, self._given = 0, 0  # samples
 
-    def _resampled(self, samples: NDArray[np.int16], last: bool) -> NDArray[np.int16]:
-        self._heard += len(samples)
+    def _resampled(self, last: bool) -> NDArray[np.int16]:
+        data, self._waiting = bytes(self._waiting), bytearray()
+        if self.format.encoding == "pcm16":
+            samples = np.frombuffer(data, "<i2")
+        else:
+            samples = g711.expand(data, self.format.encoding)
         if self._resampler is not None:
             floats = samples.astype(np.float32) / np.float32(32768.0)
             samples = _int16(self._resampler.resample_chunk(floats, last=last))

@@ -10,6 +10,7 @@ from typing import Literal
 from chroma_models.errors import StageUnavailable, TurnTimeout
 from chroma_models.types import Admitted, AudioChunk, EncodedVoice, Finished, Limits, Message, Sampling, Turn
 from deployments.ingress.config import IngressConfig
+from deployments.ingress.patience import Patience
 from deployments.ingress.speaker import Item, Speaker
 from deployments.ingress.unhurried import unhurried
 
@@ -69,18 +70,14 @@ async def watch(speaker: Speaker, turn: Turn, config: IngressConfig) -> AsyncGen
         f"No audio came within {config.first_audio_timeout_s:g} s.",
     )
     end = (began + config.max_turn_s, f"The turn took longer than {config.max_turn_s:g} s.")
-    stream = unhurried(speaker, turn, config)
+    stream, patience = unhurried(speaker, turn, config), Patience()
     try:
         while True:
             limit = min(late, end) if late else end
             silent_at = clock() + patience_s
-            timeout = asyncio.timeout_at(min(limit[0], silent_at))
             try:
-                async with timeout:
-                    item = await anext(stream)
+                item = await patience.until(min(limit[0], silent_at), anext(stream))
             except TimeoutError:
-                if not timeout.expired():
-                    raise
                 raise silent if silent_at < limit[0] else TurnTimeout(limit[1]) from None
             except StopAsyncIteration:
                 raise StageUnavailable("The speech service stopped in the middle of the turn.", 1.0) from None
@@ -93,4 +90,5 @@ async def watch(speaker: Speaker, turn: Turn, config: IngressConfig) -> AsyncGen
             if isinstance(item, Finished):
                 return
     finally:
+        patience.close()
         await stream.aclose()

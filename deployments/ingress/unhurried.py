@@ -9,6 +9,7 @@ from dataclasses import replace
 from chroma_models.errors import StageUnavailable, TurnTimeout
 from chroma_models.types import FRAMES_PER_S, Admitted, AudioChunk, Frame, Progress, Turn
 from deployments.ingress.config import IngressConfig
+from deployments.ingress.patience import Patience
 from deployments.ingress.speaker import Item, Speaker
 from deployments.ingress.spoken import FRAME_BYTES
 
@@ -29,7 +30,7 @@ async def unhurried(speaker: Speaker, turn: Turn, config: IngressConfig) -> Asyn
             async for item in stream:
                 yield item
         return
-    reader = _Reader(speaker, turn, config)
+    reader, patience, clock = _Reader(speaker, turn, config), Patience(), asyncio.get_running_loop().time
     pump = asyncio.create_task(reader.pump(), name=f"read-{turn.id}")
     pump.add_done_callback(lambda _: reader.changed.set())
     try:
@@ -44,12 +45,12 @@ async def unhurried(speaker: Speaker, turn: Turn, config: IngressConfig) -> Asyn
             else:
                 reader.changed.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(KEEP_ALIVE_S):
-                        await reader.changed.wait()
-                        continue
+                    await patience.until(clock() + KEEP_ALIVE_S, reader.changed.wait())
+                    continue
                 if reader.resuming:  # the stages behind are silent until they have admitted the turn again
                     yield AudioChunk((), b"")
     finally:
+        patience.close()
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)
 

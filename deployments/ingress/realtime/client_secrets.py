@@ -13,7 +13,7 @@ from deployments.ingress.openai_parse import told
 from deployments.ingress.realtime.session_shape import SessionShape
 from deployments.ingress.realtime.shapes import Shape
 from deployments.ingress.services import Services
-from deployments.ingress.session.session import new_session_id
+from deployments.ingress.session.ids import new_session_id
 
 
 class ExpiresAfter(Shape):

@@ -11,13 +11,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from deployments.ingress.errors import is_fault
 from deployments.ingress.json_body import parse_object
+from deployments.ingress.patience import Patience
 from deployments.ingress.realtime.commands import Commands
 from deployments.ingress.realtime.pace import Pace
 from deployments.ingress.realtime.server_events import Spelling, error_event, server_event
-from deployments.ingress.realtime.shapes import InvalidEvent
+from deployments.ingress.realtime.shapes import InvalidEvent, quick_append
 from deployments.ingress.realtime.wire_items import retrieved_item
 from deployments.ingress.services import Services
-from deployments.ingress.session.events import Aside, Event, ItemRetrieved
+from deployments.ingress.session.events import Aside, ItemRetrieved
 from deployments.ingress.session.session import Session
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Connection:
         self._socket, self._services, self._session, self._commands = websocket, services, session, commands
         self._spelling = Spelling(session.conversation_id)
         self._pace = Pace(services.config.realtime)
+        self._patience, self._clock = Patience(), asyncio.get_running_loop().time
 
     async def run(self) -> None:
         """Returns when the connection is closed, or nobody is left on the other side. Closes the session."""
@@ -70,6 +72,7 @@ class Connection:
                 await asyncio.wait({writing}, timeout=LAST_WORDS_S)
             writing.cancel()
             await asyncio.gather(reading, writing, leaving, return_exceptions=True)
+            self._patience.close()
             if close is not None:
                 await self._close(close)
 
@@ -87,6 +90,9 @@ class Connection:
         """What is wrong with an event is told; the session lives on."""
         named: str | None = None
         try:
+            if text is not None and len(text) < SMALL_EVENT and (append := quick_append(text)) is not None:
+                named = append.event_id
+                return await self._session.append_audio(append.audio)
             body = await self._parse(text)
             if isinstance(body.get("event_id"), str):
                 named = body["event_id"]
@@ -114,21 +120,20 @@ class Connection:
         """Until the session is closed. Raises TimeoutError where the client takes nothing for max_send_s."""
         await self._send(server_event("session.created", session=self._commands.told()))
         async for event in self._session.events():
-            for told in await self._spelled(event):
-                await self._send(told)
+            if isinstance(event, Aside):
+                await self._send(event.payload)
+            elif isinstance(event, ItemRetrieved):
+                item = await self._services.off_loop(partial(retrieved_item, event.item, self._session.input_format))
+                await self._send(server_event("conversation.item.retrieved", item=item))
+            else:
+                for told in self._spelling.spell(event):
+                    await self._send(told)
 
-    async def _spelled(self, event: Event) -> list[Json]:
-        if isinstance(event, Aside):
-            return [event.payload]
-        if isinstance(event, ItemRetrieved):
-            item = await self._services.off_loop(partial(retrieved_item, event.item, self._session.input_format))
-            return [server_event("conversation.item.retrieved", item=item)]
-        return list(self._spelling.spell(event))
-
-    async def _send(self, told: Json) -> None:
-        text = pydantic_core.to_json(told).decode()
-        async with asyncio.timeout(self._services.config.max_send_s):
-            await self._socket.send_text(text)
+    async def _send(self, told: Json | str) -> None:
+        """told: an event, or the JSON of one."""
+        text = told if isinstance(told, str) else pydantic_core.to_json(told).decode()
+        ends_at = self._clock() + self._services.config.max_send_s
+        await self._patience.until(ends_at, self._socket.send({"type": "websocket.send", "text": text}))
 
     async def _leave(self) -> Close:
         """When and why the server ends the connection: in time, or between two turns once this replica drains."""

@@ -1,5 +1,6 @@
 """What a session tells, as the server events of the API, in its order."""
 
+import itertools
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -30,9 +31,16 @@ from deployments.ingress.session.items import Item
 
 Json = dict[str, Any]
 
+RUN = secrets.token_hex(6)  # ids are those of this process, numbered: a random one for each takes longer than all else
+NUMBERS = itertools.count()
+
 
 def server_event(kind: str, **fields: Any) -> Json:
-    return {"type": kind, "event_id": f"event_{secrets.token_hex(10)}", **fields}
+    return {"type": kind, "event_id": _event_id(), **fields}
+
+
+def _event_id() -> str:
+    return f"event_{RUN}{next(NUMBERS):08x}"
 
 
 def error_event(error: Exception, session_id: str, client_event_id: str | None) -> Json:
@@ -47,9 +55,11 @@ class Spelling:
     def __init__(self, conversation_id: str) -> None:
         self._conversation_id = conversation_id
 
-    def spell(self, event: Event) -> Iterator[Json]:
-        """Each as JSON, in order."""
+    def spell(self, event: Event) -> Iterator[Json | str]:
+        """In order; as an object, or as the JSON of one."""
         match event:
+            case Delta():
+                yield from _delta(event)
             case SpeechStarted():
                 yield server_event(
                     "input_audio_buffer.speech_started", item_id=event.item_id, audio_start_ms=event.start_ms
@@ -87,8 +97,6 @@ class Spelling:
                 yield server_event("response.created", response=self.response(event.response, "in_progress"))
             case OutputStarted():
                 yield from _output_started(event)
-            case Delta():
-                yield from _delta(event)
             case OutputDone():
                 yield from _output_done(event)
             case ResponseDone():
@@ -151,14 +159,18 @@ def _output_started(event: OutputStarted) -> Iterator[Json]:
     yield server_event("response.content_part.added", **_where(info, item.id), part=part)
 
 
-def _delta(event: Delta) -> Iterator[Json]:
-    where = _where(event.response, event.item_id)
-    speaks = event.response.settings.speaks
-    if event.text:
-        kind = "response.output_audio_transcript.delta" if speaks else "response.output_text.delta"
-        yield server_event(kind, **where, delta=event.text)
+def _delta(event: Delta) -> Iterator[Json | str]:
+    text = event.text
+    if text:
+        spoken = event.response.settings.speaks
+        kind = "response.output_audio_transcript.delta" if spoken else "response.output_text.delta"
+        yield server_event(kind, **_where(event.response, event.item_id), delta=text)
     if event.audio:
-        yield server_event("response.output_audio.delta", **where, delta=encode_base64(event.audio))
+        # most of what is sent is this; nothing in it needs escaping
+        yield (
+            f'{{"type":"response.output_audio.delta","event_id":"{_event_id()}","response_id":"{event.response.id}",'
+            f'"item_id":"{event.item_id}","output_index":0,"content_index":0,"delta":"{encode_base64(event.audio)}"}}'
+        )
 
 
 def _output_done(event: OutputDone) -> Iterator[Json]:

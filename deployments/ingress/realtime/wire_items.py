@@ -11,8 +11,8 @@ from deployments.ingress.audio_in import decode_base64, encode_base64
 from deployments.ingress.config import AudioLimits
 from deployments.ingress.live_audio import AudioFormat, Hearing, resample_int16
 from deployments.ingress.realtime.shapes import AssistantMessage, SystemMessage, UserMessage, UserPart
+from deployments.ingress.session.ids import new_item_id
 from deployments.ingress.session.items import Item, Part, Reply, Speech, Words
-from deployments.ingress.session.session import new_item_id
 
 Json = dict[str, Any]
 

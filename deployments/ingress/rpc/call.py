@@ -5,7 +5,6 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,6 +14,7 @@ from chroma_models.errors import StageUnavailable, TurnTimeout
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
 from deployments.ingress.health import Health
+from deployments.ingress.patience import Patience
 from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.rpc.status import ending, status_of
 
@@ -28,21 +28,22 @@ Metadata = Sequence[tuple[str, Any]]
 CALLER: ContextVar[Caller] = ContextVar("caller")  # set by the gate, in the task that goes on to answer the call
 
 
-@dataclass(frozen=True)
 class Call:
     """A call that was let in."""
 
-    id: str
-    caller: Caller
-    context: Context
+    def __init__(self, call_id: str, caller: Caller, context: Context) -> None:
+        self.id, self.caller, self.context = call_id, caller, context
+        self._patience, self._clock = Patience(), asyncio.get_running_loop().time
 
     async def say(self, told: Message, max_send_s: float) -> None:
         """Raises TurnTimeout where the client takes nothing for so long."""
         try:
-            async with asyncio.timeout(max_send_s):
-                await self.context.write(told)
+            await self._patience.until(self._clock() + max_send_s, self.context.write(told))
         except TimeoutError:
             raise TurnTimeout(f"Nothing was read for {max_send_s:g} s.") from None
+
+    def close(self) -> None:
+        self._patience.close()
 
 
 @asynccontextmanager
@@ -65,6 +66,8 @@ async def answering(context: Context, health: Health) -> AsyncIterator[Call]:
             raise
         except Exception as caught:
             error = caught
+        finally:
+            call.close()
         await refuse(error, call.id, context)
 
 

@@ -8,8 +8,8 @@ from deployments.ingress.audio_in import question
 from deployments.ingress.config import AudioLimits
 from deployments.ingress.rpc.formats import clip_file
 from deployments.ingress.rpc.stubs import speech_service_pb2 as pb
+from deployments.ingress.session.ids import new_item_id
 from deployments.ingress.session.items import Item, Part, Role, Speech, Words
-from deployments.ingress.session.session import new_item_id
 
 ROLES: dict[int, Role] = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 

@@ -35,12 +35,16 @@ class InputAudio:
         """Held, what the resampler still holds included."""
         return (self.end - self._start) / LISTEN_RATE_HZ + self._hearing.pending_s
 
-    def hear(self, data: bytes) -> NDArray[np.int16]:
-        """The samples that these bytes brought. Raises InvalidAudio. Touches no buffer, so a thread may do it."""
-        return self._hearing.hear(data)
+    def hear(self, data: bytes, lazily: bool) -> NDArray[np.int16]:
+        """The samples that these bytes brought. Raises InvalidAudio. Keeps nothing yet, so a thread may do it.
+
+        lazily: nobody listens to each; see Hearing.
+        """
+        return self._hearing.hear(data, lazily)
 
     def keep(self, samples: NDArray[np.int16]) -> None:
-        self._kept += samples.tobytes()
+        if len(samples):
+            self._kept += samples.tobytes()
 
     def flush(self) -> NDArray[np.int16]:
         """Nothing follows what has been appended: keeps, and returns, what the resampler held."""

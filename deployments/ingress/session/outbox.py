@@ -51,11 +51,13 @@ class Outbox:
 
     async def room(self, response_id: str, deltas: int = WAITING_DELTAS) -> None:
         """Returns when fewer deltas of the response wait."""
-        await self._until(lambda: self._deltas.get(response_id, 0) < deltas)
+        if self._deltas.get(response_id, 0) >= deltas:
+            await self._until(lambda: self._deltas.get(response_id, 0) < deltas)
 
     async def unhurried(self) -> None:
         """Returns when few enough events wait for it to be fair to cause more."""
-        await self._until(lambda: len(self._events) < WAITING_EVENTS)
+        if len(self._events) >= WAITING_EVENTS:
+            await self._until(lambda: len(self._events) < WAITING_EVENTS)
 
     async def _until(self, enough: Callable[[], bool]) -> None:
         while not enough() and not self._closed:

@@ -37,6 +37,7 @@ from deployments.ingress.session.events import (
     SpeechStopped,
 )
 from deployments.ingress.session.history import History, Room, read
+from deployments.ingress.session.ids import new_item_id, new_session_id
 from deployments.ingress.session.input_audio import MS_SAMPLES, InputAudio
 from deployments.ingress.session.items import Item, Speech
 from deployments.ingress.session.outbox import Outbox
@@ -134,7 +135,7 @@ class Session:
             raise TooLarge(
                 f"The input audio buffer holds at most {max_s:g} s; commit or clear it before you append more.", "audio"
             )
-        hear = partial(self._input.hear, data)
+        hear = partial(self._input.hear, data, self._vad is None)
         samples = hear() if len(data) < SMALL_APPEND else await self._services.off_loop(hear)
         self._input.keep(samples)
         if self._vad is not None:
@@ -392,11 +393,3 @@ class Session:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-
-
-def new_session_id() -> str:
-    return f"sess_{secrets.token_hex(12)}"
-
-
-def new_item_id() -> str:
-    return f"item_{secrets.token_hex(12)}"

@@ -1,0 +1,172 @@
+"""Paced callers of a server that echoes: each talks and listens at once, in pieces of 80 ms, and times what comes."""
+
+import asyncio
+import base64
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+import numpy as np
+import websockets
+from google.protobuf import descriptor_pool, message_factory
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+PIECE_S = 0.08
+PIECE = bytes(2 * 1920)  # silence, int16 at 24 kHz
+PROBE_EVERY = 12  # pieces; about one a second
+STAMP_SAMPLES = 4
+SERVICE = "chroma.v1.SpeechService"
+
+
+@dataclass
+class Timed:
+    """Milliseconds. down: since a piece was made. round_trip: a piece and a question up, its answer down."""
+
+    down: list[float] = field(default_factory=list)
+    round_trip: list[float] = field(default_factory=list)
+    pieces: int = 0
+    errors: list[str] = field(default_factory=list)
+    asked: dict[str, float] = field(default_factory=dict)
+
+    def heard(self, pcm: bytes) -> None:
+        self.pieces += 1
+        if len(pcm) >= 2 * STAMP_SAMPLES:
+            made_ns = int(np.frombuffer(pcm, "<i8", 1)[0])
+            self.down.append((time.monotonic_ns() - made_ns) / 1e6)
+
+    def ask(self, number: int) -> str:
+        name = f"probe-{number}"
+        self.asked[name] = time.monotonic()
+        return name
+
+    def answered(self, name: str) -> None:
+        asked = self.asked.pop(name, None)
+        if asked is not None:
+            self.round_trip.append(1000 * (time.monotonic() - asked))
+
+
+class Caller(Protocol):
+    """One live conversation. The probe is a cancel of nothing, which is refused at once and by name."""
+
+    async def begin(self, reply_s: float, listens: bool) -> None: ...
+    async def say(self, probe: str | None) -> None: ...
+    async def listen(self, timed: Timed) -> None: ...
+    async def end(self) -> None: ...
+
+
+class WebSocketCaller:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._append = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(PIECE).decode()})
+
+    async def begin(self, reply_s: float, listens: bool) -> None:
+        """listens: the server looks for speech in what it hears."""
+        self._socket = await websockets.connect(self._url, compression=None, max_size=None)
+        detection = {"type": "server_vad"} if listens else None
+        session = {
+            "type": "realtime",
+            "audio": {"input": {"turn_detection": detection}},
+            "chroma": {"max_reply_s": reply_s},
+        }
+        await self._send(type="session.update", session=session)
+        content = [{"type": "input_text", "text": "hello"}]
+        await self._send(type="conversation.item.create", item={"type": "message", "role": "user", "content": content})
+        await self._send(type="response.create")
+
+    async def say(self, probe: str | None) -> None:
+        await self._socket.send(self._append)
+        if probe:
+            await self._send(type="response.cancel", response_id="none", event_id=probe)
+
+    async def listen(self, timed: Timed) -> None:
+        async for text in self._socket:
+            event = json.loads(text)
+            match event["type"]:
+                case "response.output_audio.delta":
+                    timed.heard(base64.b64decode(event["delta"]))
+                case "error" if event["error"]["event_id"]:
+                    timed.answered(event["error"]["event_id"])
+                case "error":
+                    timed.errors.append(event["error"]["message"])
+                case "response.done":
+                    return
+
+    async def end(self) -> None:
+        await self._socket.close()
+
+    async def _send(self, **event: Any) -> None:
+        await self._socket.send(json.dumps(event))
+
+
+class GrpcCaller:
+    """Knows the contract from the server's reflection."""
+
+    def __init__(self, channel: grpc.aio.Channel, contract: dict[str, Any]) -> None:
+        self._contract = contract
+        self._call = channel.stream_stream(
+            f"/{SERVICE}/Converse",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=contract["ConverseResponse"].FromString,
+        )()
+        self._piece = contract["ConverseRequest"](audio=PIECE)
+
+    async def begin(self, reply_s: float, listens: bool) -> None:
+        """As the other's."""
+        whole_s = int(reply_s)
+        reply = {"seconds": whole_s, "nanos": round((reply_s - whole_s) * 1e9)}
+        await self._send(config={"turn_detection": {"disabled": not listens}, "max_reply": reply})
+        await self._send(add_message={"role": 2, "parts": [{"text": "hello"}]})
+        await self._send(create_response={})
+
+    async def say(self, probe: str | None) -> None:
+        await self._call.write(self._piece)
+        if probe:
+            await self._send(request_id=probe, cancel_response={"response_id": "none"})
+
+    async def listen(self, timed: Timed) -> None:
+        async for told in self._call:
+            match told.WhichOneof("event"):
+                case "audio_chunk":
+                    timed.heard(told.audio_chunk.audio)
+                case "error" if told.error.request_id:
+                    timed.answered(told.error.request_id)
+                case "error":
+                    timed.errors.append(told.error.status.message)
+                case "response_done":
+                    return
+
+    async def end(self) -> None:
+        self._call.cancel()
+
+    async def _send(self, **fields: Any) -> None:
+        await self._call.write(self._contract["ConverseRequest"](**fields))
+
+
+def contract(address: str) -> dict[str, Any]:
+    """The messages of the service, by name, as the server tells them."""
+    with grpc.insecure_channel(address) as channel:
+        pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        names = ("ConverseRequest", "ConverseResponse")
+        found = {name: pool.FindMessageTypeByName(f"chroma.v1.{name}") for name in names}
+        return {name: message_factory.GetMessageClass(descriptor) for name, descriptor in found.items()}
+
+
+async def converse(caller: Caller, late_s: float, seconds: float, listens: bool) -> Timed:
+    """One conversation, begun late_s from now; it hears a reply of `seconds`, and talks as long."""
+    timed = Timed()
+    await asyncio.sleep(late_s)
+    try:
+        await caller.begin(seconds, listens)
+        listening = asyncio.create_task(caller.listen(timed))
+        began = time.monotonic()
+        for number in range(int(seconds / PIECE_S)):
+            await asyncio.sleep(began + number * PIECE_S - time.monotonic())
+            await caller.say(timed.ask(number) if number % PROBE_EVERY == 0 else None)
+        async with asyncio.timeout(10.0):
+            await listening
+        await caller.end()
+    except (OSError, TimeoutError, grpc.RpcError, websockets.WebSocketException) as error:
+        timed.errors.append(f"{type(error).__name__}: {error}")
+    return timed
