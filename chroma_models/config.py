@@ -81,6 +81,8 @@ class ReasonerSizes(Config):
     max_audio_parts: PositiveInt = 16  # spoken parts in one conversation
     kv_cache_bytes: PositiveInt = 1 << 30  # vLLM's KV cache; in bytes, so that neighbours on a GPU do not race
     enforce_eager: bool | None = None  # None: eager on a CPU, CUDA graphs on a GPU
+    company: PositiveInt = 2  # from so many realtime turns on, vLLM's steps wait for each other
+    step_interval_s: NonNegativeFloat = 0.04  # then between steps; a step is 0.16 s of speech; 0: never wait
     first_token_timeout_s: PositiveFloat = 10.0
     idle_s: NonNegativeFloat = 1.0  # a keep-alive goes out when nothing else did for this long
 

@@ -1,6 +1,7 @@
 """The Codec engine: slots of streamed speech, and voices, for callers in one event loop."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -76,10 +77,11 @@ class CodecEngine:
         finally:
             self._pool.release(slot)
 
-    async def decode(self, slot: Slot, codes: np.ndarray) -> bytes:
+    async def decode(self, slot: Slot, codes: np.ndarray, gather_s: float = 0.0) -> bytes:
         """The next frames of a stream as float32 samples, FRAME_SAMPLES each.
 
         codes    integers [1 .. max_group, CODEBOOKS]
+        gather_s how long they may wait for other streams to share the step with
         raises   InvalidCodes; StageUnavailable when frames of this slot were lost (rebuild mends that)
         A cancelled decode loses its frames.
         """
@@ -88,7 +90,7 @@ class CodecEngine:
             raise InvalidCodes(f"{len(checked)} frames at once; the codec takes 1 to {self.config.max_group}.")
         self._owned(slot)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.thread.submit(Decode(slot, checked, future))
+        self.thread.submit(Decode(slot, checked, future, time.monotonic() + gather_s))
         try:
             return await future
         except asyncio.CancelledError:

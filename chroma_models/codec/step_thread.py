@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -22,11 +23,15 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Decode:
-    """The next frames of a slot's stream: codes int64 [group, CODEBOOKS], for float32 PCM."""
+    """The next frames of a slot's stream: codes int64 [group, CODEBOOKS], for float32 PCM.
+
+    due: monotonic seconds until which it may wait for others to share its step with.
+    """
 
     slot: Slot
     codes: Tensor
     future: "asyncio.Future[bytes]"
+    due: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +48,9 @@ Result = bytes | Exception
 
 
 class StepThread:
-    """Jobs of one slot run in the order they came; Decodes of one group length run together, the oldest first.
+    """Jobs of one slot run in the order they came; Decodes of one group length run together, the most urgent first.
+
+    A Decode that may wait does so until it is due, or until enough rows have gathered for one more to save nothing.
 
     A slot whose frames were lost, by a failed step or a caller that gave up, is out of step with its listener. It
     answers StageUnavailable until a Place starts it anew.
@@ -60,6 +67,7 @@ class StepThread:
         self._broken: set[Slot] = set()
         self._wake = threading.Condition()
         self._working = False
+        self._sleeps_until = math.inf  # no need to wake the thread for what is due later
         self._closing = False
         self._progress_at = time.monotonic()
         self._thread: threading.Thread | None = None
@@ -98,7 +106,8 @@ class StepThread:
             if not self._working and not self._queue:
                 self._progress_at = time.monotonic()
             self._queue.append(job)
-            self._wake.notify()
+            if _due(job) < self._sleeps_until or len(self._queue) >= self._decoder.full_rows:
+                self._wake.notify()
 
     def abandon(self, slot: Slot) -> None:
         """A caller no longer wants frames that it queued: the slot's stream now has a hole."""
@@ -128,8 +137,10 @@ class StepThread:
     def _serve(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Wait for jobs and run a batch of them. False: it is time to close."""
         with self._wake:
-            while not self._queue and not self._closing:
-                self._wake.wait()
+            while not self._closing and (nap_s := self._nap_s()) > 0:
+                self._sleeps_until = time.monotonic() + nap_s
+                self._wake.wait(None if math.isinf(nap_s) else nap_s)
+            self._sleeps_until = -math.inf
             if self._closing:
                 return False
             batch = self._take()
@@ -141,21 +152,29 @@ class StepThread:
         loop.call_soon_threadsafe(_deliver, results)
         return True
 
+    def _nap_s(self) -> float:
+        """Until something has to be done: infinite with an empty queue. The lock is held."""
+        if not self._queue:
+            return math.inf
+        if len(self._queue) >= self._decoder.full_rows:
+            return 0.0
+        return min(map(_due, self._queue)) - time.monotonic()
+
     def _take(self) -> list[Job]:
-        """The oldest job, with every other one that may share its step. The lock is held."""
-        first = self._queue[0]
-        if isinstance(first, Place):
-            return [self._queue.popleft()]
-        batch: list[Job] = []
-        left: deque[Job] = deque()
+        """The most urgent job that may run, with others that may share its step. The lock is held."""
+        free: list[Job] = []  # the oldest job of each slot
         seen: set[int] = set()
         for job in self._queue:
-            if job.slot.row not in seen and isinstance(job, Decode) and len(job.codes) == len(first.codes):
-                batch.append(job)
-            else:
-                left.append(job)
+            if job.slot.row not in seen:
+                free.append(job)
             seen.add(job.slot.row)
-        self._queue = left
+        first = min(free, key=_due)
+        batch: list[Job] = [first]
+        if isinstance(first, Decode):
+            alike = [j for j in free if j is not first and isinstance(j, Decode) and len(j.codes) == len(first.codes)]
+            batch += alike[: self._decoder.full_rows - 1]
+        taken = set(map(id, batch))
+        self._queue = deque(job for job in self._queue if id(job) not in taken)
         return batch
 
     def _execute(self, batch: list[Job]) -> list[tuple[Job, Result]]:
@@ -196,6 +215,11 @@ class StepThread:
         self.rows += len(jobs)
         self.frames += len(jobs) * codes.shape[1]
         return [(job, row.tobytes()) for job, row in zip(jobs, pcm, strict=True)]
+
+
+def _due(job: Job) -> float:
+    """A Place is due at once: whatever comes after it in its slot waits for it."""
+    return job.due if isinstance(job, Decode) else 0.0
 
 
 def _all(jobs: list[Job], reason: str) -> list[tuple[Job, Result]]:

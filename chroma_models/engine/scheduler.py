@@ -12,7 +12,7 @@ from chroma_models.types import FRAMES_PER_S
 
 FRAME_S = 1 / FRAMES_PER_S
 BURST_S = 4 * FRAME_S  # held rows wake all at once, this often
-EASY_S = 12 * FRAME_S  # a row races to this lead by itself; from there on it grows in company, a burst at a time
+EASY_S = 8 * FRAME_S  # a row races to this lead by itself; from there on it grows in company, a burst at a time
 CROWDED = 0.5  # where a step of everyone takes more of a frame than this, rows with more than the least lead wait
 WAITING_LISTENER_S = 0.5  # who has heard nothing yet is prefilled like one with this much lead
 FAST_STEP_S = FRAME_S / 2  # fast work holds the engine no longer than this at a time

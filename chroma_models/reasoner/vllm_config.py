@@ -12,6 +12,7 @@ from chroma_models.checkpoint.architecture import read_json
 from chroma_models.checkpoint.weights import INDEX, SINGLE, Checkpoint
 from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.loading import device_of, dtype_of, threads_of
+from chroma_models.reasoner import vllm_pace
 from chroma_models.reasoner.vllm_plugin import ARCHITECTURE
 
 LEAST_FREE = 0.01  # of a GPU; by default 0.92, which neighbours on the same one would not leave
@@ -60,6 +61,7 @@ def engine_args(config: ReasonerConfig, torch_config: TorchConfig, folder: Path)
         "enforce_eager": eager,
         "enable_prefix_caching": True,
         "scheduling_policy": "priority",
+        "additional_config": {vllm_pace.COMPANY: config.company, vllm_pace.INTERVAL_S: config.step_interval_s},
         "limit_mm_per_prompt": {"audio": config.max_audio_parts},
         "mm_processor_cache_gb": MM_CACHE_GB,
         "generation_config": "vllm",  # nothing but im_end ends a reply, whatever generation_config.json says

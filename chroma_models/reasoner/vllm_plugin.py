@@ -6,6 +6,10 @@ ARCHITECTURE = "ChromaThinkerForConditionalGeneration"
 def register() -> None:
     from vllm import ModelRegistry
 
+    from chroma_models.reasoner import vllm_pace
+
+    vllm_pace.install()
+
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         # By name, so that nothing of the model is imported before vLLM wants it.
         ModelRegistry.register_model(ARCHITECTURE, f"chroma_models.reasoner.vllm_model:{ARCHITECTURE}")

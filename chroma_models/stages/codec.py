@@ -8,13 +8,16 @@ from typing import Protocol
 import numpy as np
 
 from chroma_models.codec.engine import CodecEngine
+from chroma_models.engine.slots import Slot
 from chroma_models.errors import Overloaded
 from chroma_models.stages.backbone import FrameItem
-from chroma_models.stages.streams import lively
+from chroma_models.stages.streams import Lead, lively
 from chroma_models.types import CODEBOOKS, Admitted, AudioChunk, Finished, Frame, Progress, Turn
 
 SpeechItem = Admitted | AudioChunk | Finished
 KEEP_ALIVE = AudioChunk((), b"")
+EASY_S = 0.5  # a stream this far ahead of its listener shares its steps with others, and keeps to whole groups
+GATHER_S = 0.04  # how long it waits for them
 
 
 class BackboneSource(Protocol):
@@ -36,25 +39,36 @@ class CodecStage:
         async with self.engine.slot(turn.id) as slot:
             if progress is not None and progress.frames:
                 await self.engine.rebuild(slot, codes_array(progress.frames))
-            decode_s = 0.0
+            decode_s, lead = 0.0, Lead()
+            waiting: list[Frame] = []
             async with aclosing(self._frames(turn, progress)) as items:
                 async for item in items:
                     if isinstance(item, Admitted):
                         yield item
-                    elif isinstance(item, Finished):
+                        continue
+                    over = isinstance(item, Finished)
+                    if not isinstance(item, Finished):
+                        waiting += item
+                    easy = lead.lead_s > EASY_S and not over
+                    count = len(waiting) - (len(waiting) % config.max_group if easy else 0)
+                    if count:
+                        started = time.perf_counter()
+                        pcm = await self._decode(slot, waiting[:count], GATHER_S if easy else 0.0)
+                        decode_s += time.perf_counter() - started
+                        yield AudioChunk(tuple(waiting[:count]), pcm)
+                        lead.sent(count)
+                        del waiting[:count]
+                    elif not over:
+                        yield KEEP_ALIVE
+                    if isinstance(item, Finished):
                         yield Finished(item.reason, item.usage, {**item.timing, "codec.decode": decode_s})
                         return
-                    elif item:
-                        started = time.perf_counter()
-                        codes = codes_array(item)
-                        group = config.max_group
-                        pcm = [
-                            await self.engine.decode(slot, codes[i : i + group]) for i in range(0, len(codes), group)
-                        ]
-                        decode_s += time.perf_counter() - started
-                        yield AudioChunk(tuple(item), b"".join(pcm))
-                    else:
-                        yield KEEP_ALIVE
+
+    async def _decode(self, slot: Slot, frames: list[Frame], gather_s: float) -> bytes:
+        """Samples of some frames, a group at a time."""
+        codes, group = codes_array(frames), self.engine.config.max_group
+        parts = [codes[i : i + group] for i in range(0, len(codes), group)]
+        return b"".join([await self.engine.decode(slot, part, gather_s) for part in parts])
 
     async def _frames(self, turn: Turn, progress: Progress | None) -> AsyncGenerator[FrameItem, None]:
         """The Backbone's stream, asked for a second time where it refuses: on a cluster the router, which counts calls

@@ -34,17 +34,14 @@ async def lively(
 
 
 THIN_S = 0.24  # a lead that one late step could use up: nothing of it is spent on making lists longer
+LONGEST_GAP_S = 0.5  # between two lists of a stream that is well ahead: messages, not bytes, are what a hop costs
 
 
-class ItemPacer:
-    """When the next list of frames should leave: at once while the lead is thin, then at most 4 a second.
+class Lead:
+    """How far what was sent is ahead of a listener who plays from the first frame on."""
 
-    The first frame leaves alone and at once. After that the listener has as much in hand as was sent and not yet
-    played; half of it may pass before the next list, so lists grow as the lead does.
-    """
-
-    def __init__(self, longest_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
-        self._longest_s, self._clock = longest_s, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._started_at: float | None = None
         self._sent_at = 0.0
         self._frames = 0
@@ -55,10 +52,26 @@ class ItemPacer:
             self._started_at = self._sent_at
         self._frames += frames
 
-    def hold_s(self) -> float:
-        """Seconds to let frames gather before the next list. Half of the lead beyond THIN_S is spent at most."""
+    @property
+    def lead_s(self) -> float:
+        """0 before the first frame."""
         if self._started_at is None:
             return 0.0
-        now = self._clock()
-        lead_s = self._frames / FRAMES_PER_S - (now - self._started_at)
-        return min(self._longest_s, max(0.0, lead_s - THIN_S) / 2) - (now - self._sent_at)
+        return self._frames / FRAMES_PER_S - (self._clock() - self._started_at)
+
+    @property
+    def since_s(self) -> float:
+        """Since the last list."""
+        return self._clock() - self._sent_at
+
+
+class ItemPacer(Lead):
+    """When the next list of frames should leave: at once while the lead is thin, then at most twice a second.
+
+    The first frame leaves alone and at once. After that the listener has as much in hand as was sent and not yet
+    played; half of it may pass before the next list, so lists grow as the lead does.
+    """
+
+    def hold_s(self) -> float:
+        """Seconds to let frames gather before the next list. Half of the lead beyond THIN_S is spent at most."""
+        return min(LONGEST_GAP_S, max(0.0, self.lead_s - THIN_S) / 2) - self.since_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
@@ -54,6 +55,29 @@ async def test_what_waits_together_runs_together_and_comes_back_in_one_call(
             results = [call for call in calls if "_deliver" in getattr(call[0], "__name__", "")]
             assert len(results) == 3
             assert (engine.thread.steps, engine.thread.rows, engine.thread.frames) == (3, 5, 12)
+
+
+async def test_frames_that_may_wait_share_a_step_and_urgent_ones_wait_for_nobody(mimi: Mimi) -> None:
+    async with running(mimi, slots=3) as service:
+        engine = service.engine
+        async with engine.slot("a") as a, engine.slot("b") as b, engine.slot("c") as c:
+            patient = [asyncio.create_task(engine.decode(slot, frames(4), 30.0)) for slot in (a, b)]
+            await asyncio.sleep(0)
+            await engine.decode(c, frames(1))  # returns although two wait for company
+            assert not any(task.done() for task in patient)
+            await engine.decode(c, frames(4))  # the same length: they come along
+            await asyncio.gather(*patient)
+            steps = [(call[0], call[1].shape[1]) for call in service.steps.calls]
+            assert steps == [([c.row], 1), ([a.row, b.row, c.row], 4)]
+
+
+async def test_nobody_waits_for_more_rows_than_a_step_is_worth_sharing_with(mimi: Mimi) -> None:
+    async with running(mimi, slots=20) as service, AsyncExitStack() as stack:
+        slots = [await stack.enter_async_context(service.engine.slot(f"turn {i}")) for i in range(20)]
+        full = service.decoder.full_rows
+        assert full < len(slots)
+        await asyncio.gather(*(service.engine.decode(slot, frames(4), 30.0) for slot in slots[:full]))
+        assert [len(call[0]) for call in service.steps.calls] == [full]
 
 
 async def test_frames_of_one_slot_keep_their_order_whatever_their_groups(mimi: Mimi) -> None:
