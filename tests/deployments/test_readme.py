@@ -5,10 +5,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import soundfile
 import typer.main
 import yaml
 
@@ -18,6 +20,7 @@ from tests.conftest import ROOT
 from tests.deployments.graph import QUESTION, Graph
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+VOICE = ROOT / "deployments" / "ingress" / "voices" / "default.flac"
 LOCAL = "http://127.0.0.1:8000"
 
 
@@ -97,6 +100,45 @@ def test_the_curl_example_brings_a_wav(graph: Graph) -> None:
     message = httpx.Response(200, text=done.stdout).json()["choices"][0]["message"]
     assert message["audio"]["transcript"]
     assert message["audio"]["data"].startswith("UklGR")  # RIFF
+
+
+def record(folder: Path) -> None:
+    """The recordings that the examples about voices name."""
+    clip, rate = soundfile.read(VOICE)
+    for name in ("consent.wav", "ada.wav"):
+        soundfile.write(folder / name, clip, rate)
+
+
+@pytest.mark.serve
+def test_the_python_example_of_voices_answers_in_one(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path)
+    example = next(block for block in blocks("python") if "voice_consents" in block).replace(LOCAL, graph.url)
+    script = tmp_path / "example.py"
+    script.write_text(example + "\nprint(voice.id, len(reply.choices[0].message.audio.data))\n")
+    done = subprocess.run([sys.executable, script], check=True, timeout=120, capture_output=True, text=True)
+    voice_id, size = done.stdout.split()
+    assert voice_id in {voice["id"] for voice in httpx.get(f"{graph.url}/v1/audio/voices").json()["data"]}
+    assert int(size) > 2 * 2 * 24_000
+
+
+@pytest.mark.serve
+def test_the_curl_examples_of_voices_make_one(graph: Graph, tmp_path: Path) -> None:
+    record(tmp_path)
+    block = next(block for block in blocks("bash") if "voice_consents" in block).replace(LOCAL, graph.url)
+    consent, voice, listed = block.replace("\\\n", " ").splitlines()
+
+    def run(line: str) -> dict[str, Any]:
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path
+        )
+        return httpx.Response(200, text=done.stdout).json()
+
+    made = run(voice.replace("cons_...", run(consent)["id"]))
+    assert made["object"] == "audio.voice"
+    assert made["id"] in {voice["id"] for voice in run(listed)["data"]}
 
 
 @pytest.mark.serve

@@ -97,6 +97,33 @@ async def test_a_voice_lives_its_life_through_the_sdk(service: Service) -> None:
     assert (await client.audio.voice_consents.retrieve(agreed.id)).id == agreed.id  # it stays
 
 
+async def test_a_realtime_session_may_name_a_voice_of_the_callers_alone(start: Start, keys: Path) -> None:
+    service = await start(api_keys_file=keys)
+    client, foreign = (service.openai.with_options(api_key=key) for key in (ACME, ZOO))
+    made = await voice(client, (await consent(client)).id)
+    session: Any = {"type": "realtime", "audio": {"output": {"voice": made.id}}}
+    secret = await client.realtime.client_secrets.create(session=session)
+    assert secret.session.audio.output.voice == made.id  # type: ignore[union-attr]
+    with pytest.raises(openai.NotFoundError) as told:
+        await foreign.realtime.client_secrets.create(session=session)
+    assert (told.value.code, told.value.param) == ("voice_not_found", "session.audio.output.voice")
+    async with client.realtime.connect(model="chroma") as live:
+        await live.session.update(session=session)
+        async for event in live:
+            assert event.type != "error"
+            if event.type == "session.updated":
+                break
+        await live.conversation.item.create(
+            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello."}]}
+        )
+        await live.response.create()
+        async for event in live:
+            if event.type == "response.done":
+                assert event.response.status == "completed"
+                break
+    assert service.speaker.turns[-1].voice.transcript == WORDS
+
+
 async def test_consents_are_listed_renamed_and_take_their_voices_with_them(service: Service) -> None:
     consents = service.openai.audio.voice_consents
     made = [await consent(service.openai, f"number {n}") for n in range(5)]
