@@ -116,6 +116,7 @@ class IngressSizes(Config):
 
     keepalive_s: PositiveInt = 75  # an idle connection is closed; longer than usual load balancers' 60 s
     drain_linger_s: NonNegativeFloat = 4.0  # still accepting while load balancers see us drain
+    drain_quiet_s: NonNegativeFloat = 1.0  # without a turn, then a live session is sent away; who just came may speak
     drain_wait_s: NonNegativeFloat = 60.0  # for live requests to end, then they are cut
     backlog: PositiveInt = 2048  # connections the kernel holds for us
 

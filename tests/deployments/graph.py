@@ -5,16 +5,18 @@ import base64
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 
 from tests.conftest import ROOT
+
+T = TypeVar("T")
 
 QUESTION = ROOT / "deployments" / "ingress" / "voices" / "question.wav"
 STAGES = ("Ingress", "Codec", "Backbone", "Decoder", "Reasoner")
@@ -112,7 +114,7 @@ class Graph:
 
     async def state(self, stage: str, session: str = "") -> dict[str, Any]:
         """What one replica of a stage holds, the one that session is routed to."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._state(stage, session), _ray_loop()))
+        return await on_ray(self._state(stage, session))
 
     async def _state(self, stage: str, session: str) -> dict[str, Any]:
         from ray import serve
@@ -128,6 +130,11 @@ class Graph:
                 return states
             await asyncio.sleep(0.1)
         raise AssertionError(f"something is still held: {states}")
+
+
+async def on_ray(work: Coroutine[Any, Any, T]) -> T:
+    """Runs what uses handles in the one loop that they stay with."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, _ray_loop()))
 
 
 @cache

@@ -140,7 +140,7 @@ class Connection:
         try:
             async with asyncio.timeout(self._services.config.session.max_session_s):
                 await self._services.health.left()
-                await self._session.quiet()
+                await self._session.quiet(self._services.config.drain_quiet_s)
         except TimeoutError:
             return EXPIRED
         return MOVING

@@ -99,7 +99,7 @@ class Conversation:
         try:
             async with asyncio.timeout(longest_s):
                 await self._services.health.left()
-                await self._session.quiet()
+                await self._session.quiet(self._services.config.drain_quiet_s)
         except TimeoutError:
             raise TurnTimeout(f"A session lasts {longest_s:g} s at most; open a new one.") from None
         raise StageUnavailable("The server is shutting down; please connect again.", RETRY_S)

@@ -98,11 +98,16 @@ class Session:
         """Whether the user speaks or is being answered."""
         return bool(self._responses) or (self._turns is not None and self._turns.speaking)
 
-    async def quiet(self) -> None:
-        """Returns between two turns."""
-        while self.busy:
+    async def quiet(self, for_s: float = 0.0) -> None:
+        """Returns between two turns, when for_s have gone by without one."""
+        while True:
+            while self.busy:
+                self._quieter.clear()
+                await self._quieter.wait()
             self._quieter.clear()
-            await self._quieter.wait()
+            await asyncio.sleep(for_s)
+            if not self.busy and not self._quieter.is_set():
+                return
 
     async def events(self) -> AsyncIterator[Event]:
         """What the client is to be told, until the session is closed. For one reader."""

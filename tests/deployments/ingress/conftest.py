@@ -50,7 +50,7 @@ async def start(database: str) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(speaker: Scripted | None = None, **settings: Any) -> Service:
-            quick = {"http_port": 0, "grpc_port": 0, "drain_linger_s": 0.0, "drain_wait_s": 1.0}
+            quick = {"http_port": 0, "grpc_port": 0, "drain_linger_s": 0.0, "drain_quiet_s": 0.0, "drain_wait_s": 1.0}
             settings = {"database_url": database, **quick, **settings}
             config = IngressConfig.model_validate(settings)
             speaker = speaker or Scripted()
