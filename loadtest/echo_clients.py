@@ -128,8 +128,8 @@ class GrpcCaller:
     async def listen(self, timed: Timed) -> None:
         async for told in self._call:
             match told.WhichOneof("event"):
-                case "audio_chunk":
-                    timed.heard(told.audio_chunk.audio)
+                case "response_delta":
+                    timed.heard(told.response_delta.audio)
                 case "error" if told.error.request_id:
                     timed.answered(told.error.request_id)
                 case "error":

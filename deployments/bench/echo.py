@@ -4,11 +4,11 @@ import asyncio
 import json
 import os
 import signal
+import struct
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import numpy as np
 from ray._private.async_compat import get_new_event_loop
 
 from chroma_models.types import (
@@ -32,6 +32,7 @@ from deployments.ingress.speaker import Item
 
 CODES = bytes(2 * CODEBOOKS)
 STAMP_SAMPLES = 4  # int16 samples that hold a time in ns
+SILENCE = bytes(4 * (FRAME_SAMPLES - STAMP_SAMPLES))
 
 
 def serve(out: Path) -> None:
@@ -75,6 +76,5 @@ class Echo:
 
 def stamped() -> bytes:
     """A frame of float32 samples. As int16 its first STAMP_SAMPLES are the nanoseconds of the machine's clock."""
-    samples = np.zeros(FRAME_SAMPLES, np.float32)
-    samples[:STAMP_SAMPLES] = np.array([time.monotonic_ns()], "<i8").view("<i2").astype(np.float32) / 32768
-    return samples.tobytes()
+    steps = struct.unpack("<4h", struct.pack("<q", time.monotonic_ns()))
+    return struct.pack("<4f", *(step / 32768 for step in steps)) + SILENCE

@@ -9,7 +9,6 @@ from dataclasses import replace
 from chroma_models.errors import StageUnavailable, TurnTimeout
 from chroma_models.types import FRAMES_PER_S, Admitted, AudioChunk, Frame, Progress, Turn
 from deployments.ingress.config import IngressConfig
-from deployments.ingress.patience import Patience
 from deployments.ingress.speaker import Item, Speaker
 from deployments.ingress.spoken import FRAME_BYTES
 
@@ -30,7 +29,7 @@ async def unhurried(speaker: Speaker, turn: Turn, config: IngressConfig) -> Asyn
             async for item in stream:
                 yield item
         return
-    reader, patience, clock = _Reader(speaker, turn, config), Patience(), asyncio.get_running_loop().time
+    reader = _Reader(speaker, turn, config)
     pump = asyncio.create_task(reader.pump(), name=f"read-{turn.id}")
     pump.add_done_callback(lambda _: reader.changed.set())
     try:
@@ -44,13 +43,15 @@ async def unhurried(speaker: Speaker, turn: Turn, config: IngressConfig) -> Asyn
                 return
             else:
                 reader.changed.clear()
-                with suppress(TimeoutError):
-                    await patience.until(clock() + KEEP_ALIVE_S, reader.changed.wait())
+                if not reader.resuming:
+                    await reader.changed.wait()
                     continue
-                if reader.resuming:  # the stages behind are silent until they have admitted the turn again
-                    yield AudioChunk((), b"")
+                with suppress(TimeoutError):  # the stages behind are silent until they have admitted the turn again
+                    async with asyncio.timeout(KEEP_ALIVE_S):
+                        await reader.changed.wait()
+                        continue
+                yield AudioChunk((), b"")
     finally:
-        patience.close()
         pump.cancel()
         await asyncio.gather(pump, return_exceptions=True)
 
@@ -86,6 +87,7 @@ class _Reader:
             except TimeoutError:
                 raise TurnTimeout("The reply was not read for too long.") from None
             self.resuming = True
+            self.changed.set()  # or the caller would not know that it waits for longer now
 
     async def _read(self) -> bool:
         """True at the end of the stream, False where it was closed because too much waits."""
@@ -111,8 +113,8 @@ class _Reader:
                 return
             self._fingerprint = item.fingerprint
         elif isinstance(item, AudioChunk):
-            known = sum(frame.index < len(self._frames) for frame in item.frames)
-            if known:
+            if item.frames and item.frames[0].index < len(self._frames):
+                known = sum(frame.index < len(self._frames) for frame in item.frames)
                 item = AudioChunk(item.frames[known:], item.pcm[known * FRAME_BYTES :])
             if not item.frames and self.items:
                 return

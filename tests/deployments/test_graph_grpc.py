@@ -27,14 +27,14 @@ async def test_a_cancelled_turn_leaves_its_siblings_of_one_call_alone(graph: Gra
     async with grpc.aio.insecure_channel(graph.grpc) as channel:
         speech = SpeechServiceStub(channel)
         alone = await heard(speech.Generate(ask(user("Tell me about the sea."), max_reply=TWO_S)))
-        whole = b"".join(told.audio_chunk.audio for told in alone)
+        whole = b"".join(told.response_delta.audio for told in alone)
         assert len(whole) == 2 * 24_000 * 2
         for _ in range(3):
             talk = await Talk.open(speech, max_reply=TWO_S)
             for _ in range(4):
                 beside = pb.CreateResponse(out_of_band=True, messages=[user("Tell me about the sea.")])
                 await talk.send(create_response=beside)
-            first = (await talk.one("audio_chunk")).response_id
+            first = (await talk.one("response_delta")).response_id
             await talk.send(cancel_response=pb.CancelResponse(response_id=first))
             await talk.end()
             done = talk.all("response_done")
@@ -56,7 +56,7 @@ async def test_a_hung_up_call_leaves_those_of_its_connection_alone_and_frees_eve
             await asyncio.gather(*(call.read() for call in calls))
             calls[0].cancel()
             for told in await asyncio.gather(*(heard(call) for call in calls[1:])):
-                assert sum(len(one.audio_chunk.audio) for one in told) == 2 * 24_000 * 2
+                assert sum(len(one.response_delta.audio) for one in told) == 2 * 24_000 * 2
         await graph.idle()
 
 

@@ -106,7 +106,7 @@ class Streams:
         async with channel:
             talk = await Talk.open(SpeechServiceStub(channel), max_reply=Duration(seconds=REPLY_S))
             await talk.say("hello")
-            await talk.one("audio_chunk")
+            await talk.one("response_delta")
             speaking.set()
             done = await talk.one("response_done")
             talk.call.cancel()
@@ -170,4 +170,4 @@ async def test_a_cancelled_turn_leaves_those_of_its_connection_alone(doors: Door
             await call.read()
         calls[0].cancel()
         for told in await asyncio.gather(*(heard(call) for call in calls[1:])):
-            assert sum(len(one.audio_chunk.audio) for one in told) == 2 * 24_000 * 2
+            assert sum(len(one.response_delta.audio) for one in told) == 2 * 24_000 * 2

@@ -87,7 +87,8 @@ class Conversation:
                 continue
             if isinstance(event, OutputStarted):
                 self._commands.spoken(event)
-            for told in spell(event):
+            told = spell(event)
+            if told is not None:
                 await self._say(told)
 
     async def _say(self, told: pb.ConverseResponse) -> None:

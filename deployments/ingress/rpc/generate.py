@@ -35,10 +35,10 @@ async def generate(request: pb.GenerateRequest, services: Services, call: Call) 
         async for event in session.events():
             if isinstance(event, ResponseDone) and event.error is not None:
                 raise event.error
-            for told in spell(event):
-                said = generated(told)
-                if said is not None:
-                    await call.say(said, services.config.max_send_s)
+            told = spell(event)
+            said = told and generated(told)
+            if said is not None:
+                await call.say(said, services.config.max_send_s)
             if isinstance(event, ResponseDone):
                 return
     finally:

@@ -23,25 +23,26 @@ FINISH: dict[ResponseStatus, pb.FinishReason] = {
 }
 
 
-def spell(event: Event) -> list[pb.ConverseResponse]:
-    """In order; events that the contract has no word for are none."""
+def spell(event: Event) -> pb.ConverseResponse | None:
+    """None for what the contract has no word for."""
     match event:
         case Delta():
-            return _delta(event)
+            delta = pb.ResponseDelta(response_id=event.response.id, text=event.text, audio=event.audio)
+            return pb.ConverseResponse(response_delta=delta)
         case SpeechStarted():
-            return [pb.ConverseResponse(speech_started=pb.SpeechStarted(offset=duration(event.start_ms / 1000)))]
+            return pb.ConverseResponse(speech_started=pb.SpeechStarted(offset=duration(event.start_ms / 1000)))
         case SpeechStopped():
-            return [pb.ConverseResponse(speech_stopped=pb.SpeechStopped(offset=duration(event.end_ms / 1000)))]
+            return pb.ConverseResponse(speech_stopped=pb.SpeechStopped(offset=duration(event.end_ms / 1000)))
         case AudioCommitted():
-            return [pb.ConverseResponse(audio_committed=pb.AudioCommitted(message_id=event.item_id))]
+            return pb.ConverseResponse(audio_committed=pb.AudioCommitted(message_id=event.item_id))
         case ResponseStarted():
             info = event.response
             started = pb.ResponseStarted(response_id=info.id, metadata=info.metadata or {})
-            return [pb.ConverseResponse(response_started=started)]
+            return pb.ConverseResponse(response_started=started)
         case ResponseDone():
-            return [pb.ConverseResponse(response_done=done(event))]
+            return pb.ConverseResponse(response_done=done(event))
         case _:
-            return []
+            return None
 
 
 def done(event: ResponseDone) -> pb.ResponseDone:
@@ -68,16 +69,6 @@ def done(event: ResponseDone) -> pb.ResponseDone:
         told.statistics.stages[name].CopyFrom(duration(spent_s))
     if event.error is not None:
         told.status.CopyFrom(status_of(event.error, info.id))
-    return told
-
-
-def _delta(event: Delta) -> list[pb.ConverseResponse]:
-    told: list[pb.ConverseResponse] = []
-    response_id = event.response.id
-    if event.text:
-        told.append(pb.ConverseResponse(text_delta=pb.TextDelta(response_id=response_id, text=event.text)))
-    if event.audio:
-        told.append(pb.ConverseResponse(audio_chunk=pb.AudioChunk(response_id=response_id, audio=event.audio)))
     return told
 
 

@@ -53,9 +53,10 @@ class History:
 
     def previous(self, item_id: str) -> str | None:
         """The id of the item before one; None before the first, and for one that is gone."""
-        ids = [item.id for item in self._items]
-        at = ids.index(item_id) if item_id in ids else 0
-        return ids[at - 1] if at else None
+        for at in range(len(self._items) - 1, 0, -1):
+            if self._items[at].id == item_id:
+                return self._items[at - 1].id
+        return None
 
     def remove(self, item_id: str) -> None:
         """Raises UnknownItem."""
@@ -63,9 +64,10 @@ class History:
 
     def replace(self, item: Item) -> None:
         """Does nothing where the item has been deleted meanwhile."""
-        for at, one in enumerate(self._items):
-            if one.id == item.id:
+        for at in range(len(self._items) - 1, -1, -1):  # it is nearly always the last
+            if self._items[at].id == item.id:
                 self._items[at] = item
+                return
 
     def truncate(self, item_id: str, audio_end_ms: int) -> int:
         """Of an assistant's speech, keep what was played until audio_end_ms; returns it, or the length if less.

@@ -61,7 +61,7 @@ class Reply:
         return self.frames * FRAME_MS
 
     def plus(self, pieces: tuple[Piece, ...], frames: int) -> "Reply":
-        return replace(self, pieces=self.pieces + pieces, frames=self.frames + frames)
+        return Reply(self.pieces + pieces, self.frames + frames, self.heard_frames)
 
     def heard_until(self, audio_end_ms: int) -> "Reply":
         """Of a frame that was cut short nothing counts. What was not heard before is not heard now."""

@@ -212,14 +212,13 @@ class TruncateResponse(_message.Message):
     def __init__(self, response_id: _Optional[str] = ..., heard: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
-    __slots__ = ("session_ready", "speech_started", "speech_stopped", "audio_committed", "response_started", "text_delta", "audio_chunk", "response_done", "error")
+    __slots__ = ("session_ready", "speech_started", "speech_stopped", "audio_committed", "response_started", "response_delta", "response_done", "error")
     SESSION_READY_FIELD_NUMBER: _ClassVar[int]
     SPEECH_STARTED_FIELD_NUMBER: _ClassVar[int]
     SPEECH_STOPPED_FIELD_NUMBER: _ClassVar[int]
     AUDIO_COMMITTED_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_STARTED_FIELD_NUMBER: _ClassVar[int]
-    TEXT_DELTA_FIELD_NUMBER: _ClassVar[int]
-    AUDIO_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_DELTA_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_DONE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     session_ready: SessionReady
@@ -227,11 +226,10 @@ class ConverseResponse(_message.Message):
     speech_stopped: SpeechStopped
     audio_committed: AudioCommitted
     response_started: ResponseStarted
-    text_delta: TextDelta
-    audio_chunk: AudioChunk
+    response_delta: ResponseDelta
     response_done: ResponseDone
     error: RequestError
-    def __init__(self, session_ready: _Optional[_Union[SessionReady, _Mapping]] = ..., speech_started: _Optional[_Union[SpeechStarted, _Mapping]] = ..., speech_stopped: _Optional[_Union[SpeechStopped, _Mapping]] = ..., audio_committed: _Optional[_Union[AudioCommitted, _Mapping]] = ..., response_started: _Optional[_Union[ResponseStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., audio_chunk: _Optional[_Union[AudioChunk, _Mapping]] = ..., response_done: _Optional[_Union[ResponseDone, _Mapping]] = ..., error: _Optional[_Union[RequestError, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_ready: _Optional[_Union[SessionReady, _Mapping]] = ..., speech_started: _Optional[_Union[SpeechStarted, _Mapping]] = ..., speech_stopped: _Optional[_Union[SpeechStopped, _Mapping]] = ..., audio_committed: _Optional[_Union[AudioCommitted, _Mapping]] = ..., response_started: _Optional[_Union[ResponseStarted, _Mapping]] = ..., response_delta: _Optional[_Union[ResponseDelta, _Mapping]] = ..., response_done: _Optional[_Union[ResponseDone, _Mapping]] = ..., error: _Optional[_Union[RequestError, _Mapping]] = ...) -> None: ...
 
 class SessionReady(_message.Message):
     __slots__ = ("session_id", "config", "longest")
@@ -276,21 +274,15 @@ class ResponseStarted(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     def __init__(self, response_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
-class TextDelta(_message.Message):
-    __slots__ = ("response_id", "text")
+class ResponseDelta(_message.Message):
+    __slots__ = ("response_id", "text", "audio")
     RESPONSE_ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
-    response_id: str
-    text: str
-    def __init__(self, response_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
-
-class AudioChunk(_message.Message):
-    __slots__ = ("response_id", "audio")
-    RESPONSE_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     response_id: str
+    text: str
     audio: bytes
-    def __init__(self, response_id: _Optional[str] = ..., audio: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, response_id: _Optional[str] = ..., text: _Optional[str] = ..., audio: _Optional[bytes] = ...) -> None: ...
 
 class RequestError(_message.Message):
     __slots__ = ("request_id", "status")
@@ -367,13 +359,11 @@ class GenerateRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[SessionConfig, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("response_started", "text_delta", "audio_chunk", "response_done")
+    __slots__ = ("response_started", "response_delta", "response_done")
     RESPONSE_STARTED_FIELD_NUMBER: _ClassVar[int]
-    TEXT_DELTA_FIELD_NUMBER: _ClassVar[int]
-    AUDIO_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_DELTA_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_DONE_FIELD_NUMBER: _ClassVar[int]
     response_started: ResponseStarted
-    text_delta: TextDelta
-    audio_chunk: AudioChunk
+    response_delta: ResponseDelta
     response_done: ResponseDone
-    def __init__(self, response_started: _Optional[_Union[ResponseStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., audio_chunk: _Optional[_Union[AudioChunk, _Mapping]] = ..., response_done: _Optional[_Union[ResponseDone, _Mapping]] = ...) -> None: ...
+    def __init__(self, response_started: _Optional[_Union[ResponseStarted, _Mapping]] = ..., response_delta: _Optional[_Union[ResponseDelta, _Mapping]] = ..., response_done: _Optional[_Union[ResponseDone, _Mapping]] = ...) -> None: ...

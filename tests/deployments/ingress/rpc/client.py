@@ -100,10 +100,10 @@ class Talk:
         await self.listening
 
     def audio(self, response_id: str) -> bytes:
-        return b"".join(chunk.audio for chunk in self.all("audio_chunk") if chunk.response_id == response_id)
+        return b"".join(chunk.audio for chunk in self.all("response_delta") if chunk.response_id == response_id)
 
     def text(self, response_id: str) -> str:
-        return "".join(delta.text for delta in self.all("text_delta") if delta.response_id == response_id)
+        return "".join(delta.text for delta in self.all("response_delta") if delta.response_id == response_id)
 
     @property
     def kinds(self) -> list[str]:

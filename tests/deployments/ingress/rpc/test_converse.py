@@ -98,7 +98,7 @@ async def test_the_server_hears_when_somebody_has_spoken_and_answers(service: Se
         "speech_stopped",
         "audio_committed",
         "response_started",
-        "text_delta",
+        "response_delta",
     ]
     started, stopped = talk.all("speech_started")[0].offset, talk.all("speech_stopped")[0].offset
     assert 0 <= started.ToMilliseconds() < stopped.ToMilliseconds()
@@ -118,13 +118,13 @@ async def test_speaking_interrupts(service: Service, speech: Any) -> None:
     service.speaker.script = SLOW
     talk = await Talk.open(speech, input_audio=MICROPHONE, turn_detection=pb.TurnDetection(create_response=False))
     await talk.say("hello")
-    await talk.one("audio_chunk")
+    await talk.one("response_delta")
     await talk.send(audio=question())
     done = await talk.one("response_done")
     assert done.finish_reason == pb.FINISH_REASON_INTERRUPTED
     await service.speaker.all_closed()
     await talk.one("speech_stopped")
-    assert talk.told[-1].WhichOneof("event") != "audio_chunk"
+    assert talk.told[-1].WhichOneof("event") != "response_delta"
     talk.call.cancel()
 
 
@@ -132,7 +132,7 @@ async def test_a_cancel_message_stops_one_response_and_no_audio_follows(service:
     service.speaker.script = SLOW
     talk = await Talk.open(speech)
     await talk.say("hello")
-    await talk.one("audio_chunk")
+    await talk.one("response_delta")
     beside = pb.CreateResponse(out_of_band=True, messages=[user("aside")], metadata={"for": "me"})
     await talk.send(create_response=beside)
     started = await talk.one("response_started", 2)
@@ -251,7 +251,7 @@ async def test_a_client_that_cancels_or_runs_out_of_time_leaves_nothing(service:
     talks = [await Talk.open(speech), await Talk.open(speech, deadline_s=1.0)]
     for talk in talks:
         await talk.say("hello")
-        await talk.one("audio_chunk")
+        await talk.one("response_delta")
     talks[0].call.cancel()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await talks[1].listening
@@ -275,7 +275,7 @@ async def test_a_drain_waits_for_the_turn_and_then_sends_the_client_elsewhere(st
     speech = await dial(service)
     busy, idle = await Talk.open(speech), await Talk.open(speech)
     await busy.say("hello")
-    await busy.one("audio_chunk")
+    await busy.one("response_delta")
     await asyncio.gather(service.server.drain(), busy.listening, idle.listening, return_exceptions=True)
     done = await busy.one("response_done")
     assert done.finish_reason == pb.FINISH_REASON_COMPLETED
@@ -297,5 +297,5 @@ async def test_many_conversations_hear_nothing_of_each_other(service: Service, s
     await asyncio.gather(*(talk.end() for talk in talks))
     for i, talk in enumerate(talks):
         (done,) = talk.all("response_done")
-        assert {chunk.response_id for chunk in talk.all("audio_chunk")} == {done.response_id}
+        assert {chunk.response_id for chunk in talk.all("response_delta")} == {done.response_id}
         assert len(talk.audio(done.response_id)) == (6 + i) * 1920 * 2

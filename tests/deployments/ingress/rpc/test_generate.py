@@ -34,9 +34,9 @@ async def test_an_answer_comes_in_order_with_all_its_audio(service: Service, spe
     kinds = [one.WhichOneof("event") for one in told]
     assert kinds[0] == "response_started"
     assert kinds[-1] == "response_done"
-    assert set(kinds[1:-1]) == {"text_delta", "audio_chunk"}
-    assert b"".join(one.audio_chunk.audio for one in told) == PCM
-    assert "".join(one.text_delta.text for one in told) == "It is sunny by the"
+    assert set(kinds[1:-1]) == {"response_delta"}
+    assert b"".join(one.response_delta.audio for one in told) == PCM
+    assert "".join(one.response_delta.text for one in told) == "It is sunny by the"
     done = told[-1].response_done
     assert done.response_id == told[0].response_started.response_id
     assert done.finish_reason == pb.FINISH_REASON_COMPLETED
@@ -92,7 +92,7 @@ async def test_a_turn_is_built_of_all_that_was_said(service: Service, speech: An
 )
 async def test_an_answer_comes_in_the_encoding_asked_for(speech: Any, encoding: int, rate_hz: int) -> None:
     told = await heard(speech.Generate(ask(output_audio=pb.AudioConfig(encoding=encoding, sample_rate_hertz=rate_hz))))
-    audio = b"".join(one.audio_chunk.audio for one in told)
+    audio = b"".join(one.response_delta.audio for one in told)
     linear = encoding == pb.AUDIO_ENCODING_LINEAR16
     usual_hz = 24_000 if linear else 8_000
     samples = len(audio) // (2 if linear else 1)
@@ -122,7 +122,7 @@ async def test_a_voice_may_come_as_a_clip(service: Service, speech: Any) -> None
 
 async def test_the_words_alone_may_be_asked_for(speech: Any) -> None:
     told = await heard(speech.Generate(ask(omit_audio=True)))
-    assert {one.WhichOneof("event") for one in told} == {"response_started", "text_delta", "response_done"}
+    assert {one.WhichOneof("event") for one in told} == {"response_started", "response_delta", "response_done"}
     assert told[-1].response_done.usage.output_audio_tokens == 0
 
 
@@ -261,7 +261,7 @@ async def test_a_cancel_and_a_deadline_stop_the_turn(service: Service, speech: A
 
 
 async def until_audio(call: Any) -> None:
-    while (await call.read()).WhichOneof("event") != "audio_chunk":
+    while (await call.read()).WhichOneof("event") != "response_delta":
         pass
 
 
