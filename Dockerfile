@@ -2,7 +2,7 @@
 # driver comes from the node, CUDA's libraries from the wheels, so a plain Python image is base enough.
 #
 #   docker build -t chroma-serve .
-#   docker run --gpus all -p 8000:8000 --shm-size 8g chroma-serve \
+#   docker run --gpus all -p 8000:8000 -p 8001:8001 --shm-size 8g chroma-serve \
 #     chroma serve --host 0.0.0.0 --checkpoint FlashLabs/Chroma-4B
 FROM python:3.11-slim-bookworm
 
@@ -36,5 +36,5 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONUNBUFFERED=1
 
-EXPOSE 8000
+EXPOSE 8000 8001
 CMD ["chroma", "serve"]

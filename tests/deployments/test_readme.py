@@ -22,6 +22,7 @@ from tests.deployments.graph import QUESTION, Graph
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 VOICE = ROOT / "deployments" / "ingress" / "voices" / "default.flac"
 LOCAL = "http://127.0.0.1:8000"
+LOCAL_GRPC = "127.0.0.1:8001"
 
 
 def blocks(kind: str) -> list[str]:
@@ -85,6 +86,19 @@ def test_the_python_example_hears_a_reply(graph: Graph, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "question.wav").write_bytes(QUESTION.read_bytes())
     example = next(block for block in blocks("python")).replace(LOCAL, graph.url)
+    script = tmp_path / "example.py"
+    script.write_text(example + "\nopen('reply.pcm', 'wb').write(pcm)\n")
+    subprocess.run([sys.executable, script], check=True, timeout=120)
+    samples = np.frombuffer((tmp_path / "reply.pcm").read_bytes(), np.int16)
+    assert len(samples) == 4 * 24_000
+    assert samples.std() > 0
+
+
+@pytest.mark.serve
+def test_the_grpc_example_hears_a_reply(graph: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "question.wav").write_bytes(QUESTION.read_bytes())
+    example = next(block for block in blocks("python") if "import grpc" in block).replace(LOCAL_GRPC, graph.grpc)
     script = tmp_path / "example.py"
     script.write_text(example + "\nopen('reply.pcm', 'wb').write(pcm)\n")
     subprocess.run([sys.executable, script], check=True, timeout=120)
