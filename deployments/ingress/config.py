@@ -44,7 +44,7 @@ class SessionLimits(Config):
     max_text_chars: PositiveInt = 1 << 18  # of all items together; beyond, the oldest is forgotten
     max_input_s: PositiveFloat = 300.0  # audio appended and not committed; as much as a turn may hear
     max_silence_s: PositiveFloat = 15.0  # of it, what turn detection keeps while nobody speaks
-    max_responses: PositiveInt = 4  # at once: the conversation's, and out-of-band ones
+    max_responses: PositiveInt = 4  # out-of-band, at once, beside the conversation's
 
 
 class RealtimeLimits(Config):

@@ -12,12 +12,14 @@ from chroma_models.errors import InvalidRequest, TooLarge
 from chroma_models.types import LISTEN_RATE_HZ, Audio, Message, Text
 from deployments.ingress.config import AudioLimits, SessionLimits
 from deployments.ingress.openai_reply import audio_tokens
+from deployments.ingress.services import Services
 from deployments.ingress.session.errors import DuplicateItem, UnknownItem, Verb
 from deployments.ingress.session.items import Item, Reply, Speech, Words
-from deployments.ingress.session.settings import Truncation
+from deployments.ingress.session.settings import SessionSettings, Truncation
 
 ROOT = "root"  # before the first item
 BYTES_PER_TOKEN = 3  # of UTF-8 text, about; where the guess is wrong the turn is tried again with less (response.py)
+MARGIN_TOKENS = 64  # of the Reasoner's context; what we count as text is a guess
 MESSAGE_TOKENS = 5  # the chat template's own, for each message
 
 
@@ -112,6 +114,15 @@ class Room:
     tokens: int
     audio_s: float
     audio_parts: int
+
+    @classmethod
+    def within(cls, services: Services, settings: SessionSettings, share: float) -> "Room":
+        """A share of what the Reasoner has left beside the instructions and the longest reply."""
+        config = services.config
+        reply = services.limits(settings.max_reply_s, settings.max_text_tokens).max_text_tokens
+        instructions = -(-len(settings.instructions.encode()) // BYTES_PER_TOKEN)
+        tokens = max(0, config.context_tokens - reply - instructions - MARGIN_TOKENS)
+        return cls(int(tokens * share), config.audio.max_audio_s, config.audio.max_audio_parts)
 
 
 def read(items: Sequence[Item], instructions: str, room: Room, truncation: Truncation) -> tuple[Message, ...]:

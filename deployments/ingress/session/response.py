@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from chroma_models.errors import PromptTooLong
+from chroma_models.errors import InvalidRequest, PromptTooLong
 from chroma_models.types import Admitted, AudioChunk, Finished, Message, Turn
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
@@ -152,6 +152,8 @@ class Response:
 
     async def _turn(self) -> Turn:
         services, settings = self._around.services, self.info.settings
+        if not self._messages:
+            raise InvalidRequest("There is nothing to answer: add an item, commit audio, or give instructions.")
         voice = settings.voice or await services.voices.built_in()
         draw = settings.draw
         sampling = services.sampling(draw.seed, draw.temperature, draw.top_k, draw.text_temperature)

@@ -47,7 +47,6 @@ from deployments.ingress.session.turn_taking import Began, TurnTaking
 from deployments.ingress.session.vad import VadStream
 
 SMALL_APPEND = 1 << 16  # bytes; more is resampled beside the event loop
-MARGIN_TOKENS = 64  # of the Reasoner's context; what we count as text is a guess
 
 
 class Session:
@@ -121,6 +120,7 @@ class Session:
     def configure(self, settings: SessionSettings) -> None:
         """Responses that begin from now on, and audio appended from now on, follow the new settings."""
         self._check_open()
+        self._check_instructions(settings)
         if settings.input != self._input.format:
             self._hear(self._input.switch(settings.input))
         if settings.turn_detection != self._settings.turn_detection:
@@ -220,27 +220,22 @@ class Session:
         TooManyResponses.
         """
         self._check_open()
+        self._check_instructions(settings or self._settings)
         if in_conversation and (active := self._active()) is not None:
             raise AlreadyAnswering(
                 f"Conversation already has an active response in progress: {active.info.id}. "
                 "Wait until it is finished before creating a new one."
             )
-        if len(self._responses) >= self._services.config.session.max_responses:
-            raise TooManyResponses(f"A session has at most {self._services.config.session.max_responses} responses.")
+        most = self._services.config.session.max_responses
+        if not in_conversation and sum(not one.info.in_conversation for one in self._responses.values()) >= most:
+            raise TooManyResponses(f"A session has at most {most} out-of-band responses at once.")
         self._stop_waiting()
         if in_conversation:
             self._owed = False
         info = ResponseInfo(f"resp_{secrets.token_hex(12)}", in_conversation, metadata, settings or self._settings)
-        around = Surroundings(
-            services=self._services,
-            caller=self._caller,
-            affinity=self._affinity,
-            outbox=self._outbox,
-            read=partial(self._read, info.settings, None if given is None else tuple(given)),
-            added=self._history.add,
-            changed=self._changed,
-            ended=self._ended,
-        )
+        reading = partial(self._read, info.settings, None if given is None else tuple(given))
+        known = (self._services, self._caller, self._affinity, self._outbox)
+        around = Surroundings(*known, reading, self._history.add, self._changed, self._ended)
         self._responses[info.id] = Response(info, new_item_id(), around)
         return info.id
 
@@ -277,6 +272,11 @@ class Session:
         if self._closed:
             raise SessionClosed("The session has been closed.")
 
+    def _check_instructions(self, settings: SessionSettings) -> None:
+        most = self._services.config.session.max_text_chars
+        if len(settings.instructions) > most:
+            raise TooLarge(f"Instructions may have {most} characters.", "instructions")
+
     def _active(self) -> Response | None:
         """The response of the conversation, if one runs."""
         return next((one for one in self._responses.values() if one.info.in_conversation), None)
@@ -304,11 +304,7 @@ class Session:
 
     def _read(self, settings: SessionSettings, given: tuple[Item, ...] | None, share: float) -> tuple[Message, ...]:
         """The messages of a turn, within a share of what the Reasoner reads."""
-        config = self._services.config
-        reply = self._services.limits(settings.max_reply_s, settings.max_text_tokens).max_text_tokens
-        instructions = -(-len(settings.instructions.encode()) // 3)
-        tokens = max(0, config.context_tokens - reply - instructions - MARGIN_TOKENS)
-        room = Room(int(tokens * share), config.audio.max_audio_s, config.audio.max_audio_parts)
+        room = Room.within(self._services, settings, share)
         return read(self._history.items if given is None else given, settings.instructions, room, settings.truncation)
 
     def _hear(self, samples: NDArray[np.int16]) -> None:

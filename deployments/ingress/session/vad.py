@@ -126,8 +126,13 @@ class VadStream:
         if not self._chunks:
             self._vad.forget(self)
             self._caught_up.set()
-        if self._open:
+        if not self._open:
+            return
+        try:
             self._heard(probability)
+        except Exception:  # one session's fault must not deafen the others
+            log.exception("a session did not take what was heard")
+            self.fail()
 
     def fail(self) -> None:
         self._failed = True
