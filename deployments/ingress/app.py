@@ -17,6 +17,7 @@ from deployments.ingress.realtime.endpoint import Realtime
 from deployments.ingress.services import Services
 from deployments.ingress.speaker import Speaker
 from deployments.ingress.voice_routes import VoiceRoutes
+from deployments.ingress.web_page import page_routes
 
 
 class IngressApp:
@@ -40,6 +41,7 @@ class IngressApp:
             Route("/healthz", self._alive),
             Route("/readyz", self._ready),
             Route("/-/healthz", self._serving),
+            *page_routes(),
         ]
         self._router = Router(routes, redirect_slashes=False)
         self._edge = Edge(self._route, config, self.health)
