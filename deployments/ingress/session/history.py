@@ -133,9 +133,9 @@ def read(items: Sequence[Item], instructions: str, room: Room, truncation: Trunc
     if truncation.mode == "disabled":
         return tuple(opening + [m for exchange in exchanges for m in _messages(exchange)])
     left = _Left(room)
-    whole = all(left.take(_messages(exchange)) and _remembered(exchange) for exchange in reversed(exchanges))
-    if not whole:
-        left = _Left(replace(room, tokens=int(room.tokens * truncation.keep)))
+    if all(left.take(_messages(exchange)) and _remembered(exchange) for exchange in reversed(exchanges)):
+        return tuple(opening + [m for exchange in exchanges for m in _messages(exchange)])
+    left = _Left(replace(room, tokens=int(room.tokens * truncation.keep)))
     full = False
     for exchange in reversed(exchanges):
         messages = _messages(exchange)

@@ -139,7 +139,6 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(in_conversation=st.booleans(), seed=st.integers(0, 30))
     def client_asks(self, in_conversation: bool, seed: int) -> None:
-
         async def asked() -> None:
             own = replace(self.session.settings, draw=Draw(seed=seed))
             self.tried(lambda: self.session.respond(own, in_conversation=in_conversation))
@@ -179,7 +178,6 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(listens=st.booleans())
     def client_changes_its_mind(self, listens: bool) -> None:
-
         detection = TurnDetection(silence_duration_ms=64) if listens else None
         self.tried(lambda: self.session.configure(replace(self.session.settings, turn_detection=detection)))
 
