@@ -9,13 +9,24 @@ from typing import Any
 
 import websockets
 from openai.types.realtime import RealtimeServerEvent
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from tests.deployments.ingress.conftest import Service
 from tests.deployments.ingress.scripted import until
 
 Json = dict[str, Any]
+OURS = {"chroma", "id", "object", "expires_at"}  # the session's, which the SDK types elsewhere, and our extension
 SERVER_EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+
+
+def _unknown(value: Any) -> set[str]:
+    """Names of fields, however deep, that the SDK's types do not have."""
+    if isinstance(value, list):
+        return set().union(*map(_unknown, value))
+    if not isinstance(value, BaseModel):
+        return set()
+    fields = [getattr(value, name) for name in type(value).model_fields]
+    return set(value.model_extra or ()).union(*map(_unknown, fields))
 
 
 @dataclass
@@ -37,7 +48,8 @@ class Client:
     async def _read(self) -> None:
         async for text in self.socket:
             event = json.loads(text)
-            SERVER_EVENTS.validate_python(event, strict=True)
+            known = SERVER_EVENTS.validate_python(event, strict=True)
+            assert _unknown(known) <= OURS, event
             self.told.append(event)
 
     async def close(self) -> None:
