@@ -24,7 +24,7 @@ let player = null;
 let queued_s = 0; // audio in hand
 let closeMicrophone = null; // while it is open
 let sent = new Sent();
-let ready = false; // the session is set up
+let ready = false; // the session is set up; null once it was lost
 let saying = null; // what the user is saying: {id, startMs}
 let reply = null; // the response being made: {id, item}
 
@@ -37,14 +37,14 @@ function state(text = closeMicrophone ? "Listening" : "Ready when you are") {
 
 function lost(sentence) {
   if (reply) interrupt();
-  [ready, saying] = [false, null];
+  ready = saying = null;
   trouble(sentence);
   state("Connecting");
 }
 
 function failed({ message, status }) {
   lost(status === 401 && !key.get() ? "" : message);
-  state();
+  state("Not connected");
   $("key-form").hidden = status !== 401;
   if (status === 401) $("key").focus();
 }
@@ -91,8 +91,8 @@ const on = {
     configure();
     for (const item of conversation.items) connection.send({ type: "conversation.item.create", item });
     if (conversation.items.at(-1)?.role === "user") respond();
+    if (ready === null) trouble("");
     ready = true;
-    trouble("");
     state();
   },
   "input_audio_buffer.speech_started"({ item_id, audio_start_ms }) {
@@ -108,6 +108,7 @@ const on = {
   "input_audio_buffer.committed": () => (times.committed = performance.now()),
   "response.created"({ response }) {
     reply = { id: response.id };
+    trouble(""); // of the turn before
     state("Thinking");
   },
   "response.output_item.added": ({ response_id: id, item }) => reply?.id === id && (reply.item = item.id),

@@ -49,6 +49,7 @@ export class Voices {
   // Start a recording, or end the one that runs.
   async take(button) {
     if (this.stop) return this.stop();
+    tell("");
     const [label, packets] = [button.textContent, []];
     const hear = (packet) => {
       const spoken_s = (packets.push(packet) * PACKET_MS) / 1000;

@@ -38,7 +38,7 @@ registerProcessor("playback", class extends AudioWorkletProcessor {
 
   end() {
     this.complete = true;
-    if (!this.queued) this.report();
+    if (!this.queued && this.told.item) this.report();
   }
 
   stop() {

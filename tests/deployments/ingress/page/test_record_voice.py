@@ -37,6 +37,7 @@ async def test_a_voice_is_recorded_with_consent_used_and_deleted(service: Servic
         await keep.click()
         await expect(problem).to_contain_text("3 to 30 s")
         await record(visit, "sample", 4.5)
+        await expect(problem).to_have_text("")
         await visit.picture("page-record")
         await keep.click()
         await expect(page.locator("#recorder")).to_be_hidden(timeout=WITHIN_MS)

@@ -112,12 +112,34 @@ async def test_looks(service: Service, name: str, scheme: str, width: int) -> No
     assert visit.complaints == []
 
 
+async def test_the_page_does_not_hear_itself(service: Service) -> None:
+    """The microphone is asked for with echo cancellation and noise suppression, and is closed when it is muted."""
+    async with browse(url_of(service)) as visit:
+        await visit.page.evaluate(
+            """() => {
+              const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+              navigator.mediaDevices.getUserMedia = async (asked) => {
+                window.asked = asked.audio;
+                return (window.stream = await open(asked));
+              };
+            }"""
+        )
+        await visit.page.get_by_role("button", name="Talk").click()
+        await visit.page.get_by_role("button", name="Mute").click()
+        asked = await visit.page.evaluate("window.asked")
+        assert asked["echoCancellation"] is asked["noiseSuppression"] is True
+        assert await visit.page.evaluate("window.stream.getTracks().map((track) => track.readyState)") == ["ended"]
+    assert visit.complaints == []
+
+
 async def test_a_refused_microphone_is_explained_and_typing_still_works(service: Service) -> None:
     service.speaker.script = reply(SHORT)
     async with browse(url_of(service), flags=[REFUSED]) as visit:
         await visit.page.get_by_role("button", name="Talk").click()
         await expect(visit.trouble).to_contain_text("The microphone is blocked. Allow it")
         await expect(visit.page.get_by_role("button", name="Talk")).to_be_visible()
+        await visit.page.wait_for_timeout(500)  # by now the session is set up, which is no reason to forget
+        await expect(visit.trouble).to_be_visible()
         await type_in(visit, "hello")
         await visit.spoken_to_the_end(1)
         assert await visit.heard_s() > 1.5
@@ -155,6 +177,7 @@ async def test_a_failed_turn_says_what_to_do_and_the_next_one_works(service: Ser
         await expect(visit.trouble).to_contain_text("All slots are taken; please try again. Please ask again.")
         await type_in(visit, "hello")
         await visit.spoken_to_the_end(1)
+        await expect(visit.trouble).to_be_hidden()
     assert visit.complaints == []
 
 
@@ -168,6 +191,7 @@ async def test_an_api_key_is_asked_for_where_the_server_wants_one(start: Start, 
         await field.fill("wrong")
         await visit.page.keyboard.press("Enter")
         await expect(visit.trouble).to_contain_text("The API key is not known here")
+        await expect(visit.state).to_have_text("Not connected")
         await field.fill("sk-of-acme-0123456789abcdef")
         await visit.page.keyboard.press("Enter")
         await expect(field).to_be_hidden()
