@@ -1,6 +1,6 @@
 # Every target installs what it needs first; an install that is already right costs a blink.
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint proto protolint format lock clean
+.PHONY: help install demo serve test test-clients lint proto protolint format lock clean
 
 QUESTION ?=
 CHECKPOINT ?=
@@ -9,7 +9,7 @@ BIN := .venv/bin
 export PYTHON
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## make .venv and everything in it (PYTHON=python3.12 chooses the interpreter)
 	@scripts/install.sh
@@ -22,6 +22,9 @@ serve: install ## start the server and leave it running (CHECKPOINT=...)
 
 test: install ## run all tests (ARGS="-k backbone -x")
 	@$(BIN)/pytest $(ARGS)
+
+test-clients: install ## hold a conversation through each public client, in environments of their own (ARGS="pipecat-ai")
+	@$(BIN)/python -m tests.clients $(ARGS)
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -36,15 +37,18 @@ def random_checkpoint(folder: Path, size: str = "tiny") -> Path:
 
 
 @contextlib.contextmanager
-def serving(checkpoint: Path, log: Path, **environment: str) -> Iterator[Server]:
-    """A graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused"."""
+def serving(checkpoint: Path, log: Path, ca: Path | None = None, /, **environment: str) -> Iterator[Server]:
+    """A graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused".
+
+    ca: who signed the certificate that environment gives the server; it speaks TLS then.
+    """
     port = _free_port()
-    url = f"http://127.0.0.1:{port}"
+    url = f"http{'s' if ca else ''}://127.0.0.1:{port}"
     command = [str(CHROMA), "serve", "--checkpoint", str(checkpoint), "--port", str(port), "--grpc-port", "0"]
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **environment})
     try:
-        _wait_ready(url, process, log)
+        _wait_ready(url, ca, process, log)
         yield Server(url, process.pid)
     finally:
         if process.poll() is None:
@@ -56,11 +60,12 @@ def serving(checkpoint: Path, log: Path, **environment: str) -> Iterator[Server]
                 process.wait()
 
 
-def _wait_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_ready(url: str, ca: Path | None, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    trust = ssl.create_default_context(cafile=ca)
     ends_at = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < ends_at and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz", timeout=2.0).status_code == 200:
+            if httpx.get(f"{url}/readyz", timeout=2.0, verify=trust).status_code == 200:
                 return
         time.sleep(0.3)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])

@@ -1,9 +1,12 @@
 """What the README says is so: its commands, its tree, its settings, its examples."""
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
+import wave
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +19,14 @@ import yaml
 
 from deployments.cli.main import app
 from deployments.settings import Settings
+from tests.clients.examples import EXAMPLES
+from tests.clients.examples import QUESTION as QUESTION_24K
 from tests.conftest import ROOT
 from tests.deployments.graph import QUESTION, Graph
+from tests.readme import LOCAL, blocks
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 VOICE = ROOT / "deployments" / "ingress" / "voices" / "default.flac"
-LOCAL = "http://127.0.0.1:8000"
 LOCAL_GRPC = "127.0.0.1:8001"
-
-
-def blocks(kind: str) -> list[str]:
-    """The fenced blocks of one language, or of none."""
-    fences = re.split(r"^```(.*)\n", README, flags=re.MULTILINE)  # prose, language, block, "", prose, ...
-    return [block for language, block in zip(fences[1::4], fences[2::4], strict=True) if language == kind]
 
 
 def commands() -> list[str]:
@@ -40,7 +38,7 @@ def commands() -> list[str]:
 def test_every_command_exists_with_its_options(line: str) -> None:
     words = shlex.split(line)
     if words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         variables = re.findall(r"^([A-Z]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets
         assert all(word.split("=")[0] in variables for word in words[2:])
@@ -105,6 +103,32 @@ def test_the_grpc_example_hears_a_reply(graph: Graph, monkeypatch: pytest.Monkey
     samples = np.frombuffer((tmp_path / "reply.pcm").read_bytes(), np.int16)
     assert len(samples) == 4 * 24_000
     assert samples.std() > 0
+
+
+def test_the_realtime_example_hears_a_reply(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / "question.wav").write_bytes(QUESTION_24K.read_bytes())
+    (example,) = (block for block in blocks("python") if "client.realtime.connect" in block)
+    script = tmp_path / "example.py"
+    script.write_text(example.replace(LOCAL, graph.url))
+    done = subprocess.run(
+        [sys.executable, script], check=True, timeout=240, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout.strip()
+    with wave.open(str(tmp_path / "reply.wav")) as reply:
+        samples = np.frombuffer(reply.readframes(reply.getnframes()), np.int16)
+    assert len(samples) >= 24_000
+    assert samples.std() > 0
+
+
+def test_examples_that_need_another_environment_are_run_by_make_test_clients() -> None:
+    def runs_here(block: str) -> bool:
+        imports = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] for node in imports
+        ]
+        return all(find_spec(str(name).partition(".")[0]) for each in names for name in each)
+
+    assert {block for block in blocks("python") if not runs_here(block)} == {example.code() for example in EXAMPLES}
 
 
 @pytest.mark.serve
