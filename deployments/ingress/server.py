@@ -66,7 +66,9 @@ class HttpServer:
         The task gets an empty context: one that inherits a request of Serve would make every turn its child, and
         cancelling one child cancels its siblings.
         """
-        self._socket = await listen(self._config.host, self._config.http_port, self._config.backlog)
+        config = self._config
+        give_up_s = 2 * config.max_send_s  # after the application has
+        self._socket = await listen(config.host, config.http_port, config.backlog, give_up_s)
         self._serving = asyncio.create_task(
             self._server.serve(sockets=[self._socket]), name="http", context=contextvars.Context()
         )

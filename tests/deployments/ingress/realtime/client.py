@@ -31,16 +31,21 @@ def _unknown(value: Any) -> set[str]:
 
 @dataclass
 class Client:
-    service: Service
     socket: websockets.ClientConnection
+    service: Any = None  # whom the test may look behind, where it runs in this process
     told: list[Json] = field(default_factory=list)
     closed: asyncio.Task[None] | None = None
 
     @classmethod
     async def connect(cls, service: Service, key: str = "unused") -> "Client":
-        url = f"ws://127.0.0.1:{service.server.port}/v1/realtime?model=chroma"
-        headers = {"authorization": f"Bearer {key}"}
-        client = cls(service, await websockets.connect(url, additional_headers=headers, max_size=None))
+        client = await cls.to(f"ws://127.0.0.1:{service.server.port}", key)
+        client.service = service
+        return client
+
+    @classmethod
+    async def to(cls, server: str, key: str = "unused") -> "Client":
+        url, headers = f"{server}/v1/realtime?model=chroma", {"authorization": f"Bearer {key}"}
+        client = cls(await websockets.connect(url, additional_headers=headers, max_size=None))
         client.closed = asyncio.create_task(client._read())
         await client.one("session.created")
         return client

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import psutil
 import pytest
 import websockets
 
@@ -166,8 +167,15 @@ async def test_a_client_that_never_reads_holds_nobody_up_and_is_given_up(dial: D
         assert (await good.answered())["status"] == "completed"
         await until(lambda: service.app.health.live == 1, 30.0)
         await service.speaker.all_closed()
+        await until(lambda: _connections(port) == 1, 30.0)  # what waited in the kernel for it is gone, too
     finally:
         raw.close()
+
+
+def _connections(port: int) -> int:
+    """How many the server holds."""
+    held = psutil.Process().net_connections("tcp")
+    return sum(one.laddr.port == port and one.status != psutil.CONN_LISTEN for one in held)
 
 
 def _frame(text: bytes) -> bytes:
