@@ -20,7 +20,8 @@ class Mel:
 
     The reference pads every clip with zeros to the extractor's maximum, 300 s, and throws the padding's frames away.
     They count for one thing: the loudest value of the clip scales it, and a frame that reaches past the end of the
-    clip may hold it. n_fft zeros keep every such frame, so the first frames are the reference's, bit for bit.
+    clip may hold it. n_fft zeros keep every such frame, so the first frames are the reference's: bit for bit, or but
+    for rounding where the CPU's product of a shorter matrix adds up in another order.
     """
 
     def __init__(self, folder: Path) -> None:

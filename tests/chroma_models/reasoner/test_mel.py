@@ -1,4 +1,4 @@
-"""Features without the padding are the reference's features, to the last bit."""
+"""Features without the padding are the reference's features, but for the rounding of a shorter matrix product."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from chroma_models.errors import CheckpointError
 from chroma_models.reasoner.mel import Mel, Samples, audio_tokens
 
 MAXIMUM_S = 4
+ROUNDING = 2e-6  # features lie in -1.5..2; on some CPUs a product of another width adds up in another order
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,11 @@ LENGTHS = [1, 159, 160, 161, 321, 399, 400, 401, 1000, 16_000, 21_920, 63_599, 6
 
 @pytest.mark.parametrize("loudness", [0.0, 1e-4, 0.01, 0.9])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_features_are_bit_equal_to_the_padded_ones(mel: Mel, length: int, loudness: float) -> None:
+def test_features_are_the_padded_ones(mel: Mel, length: int, loudness: float) -> None:
     samples = (loudness * np.random.default_rng(length).standard_normal(length)).astype(np.float32)
     wanted, frames = padded(mel, samples)
     assert mel.frames(length) == frames
-    assert np.array_equal(mel.features(samples).numpy(), wanted)
+    assert np.abs(mel.features(samples).numpy() - wanted).max() <= ROUNDING
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -57,7 +58,7 @@ def test_a_loud_end_scales_the_whole_clip_as_it_does_there(mel: Mel, seed: int) 
     rng = np.random.default_rng(seed)
     samples = (1e-3 * rng.standard_normal(int(rng.integers(400, 20_000)))).astype(np.float32)
     samples[-int(rng.integers(1, 200)) :] = 0.9
-    assert np.array_equal(mel.features(samples).numpy(), padded(mel, samples)[0])
+    assert np.abs(mel.features(samples).numpy() - padded(mel, samples)[0]).max() <= ROUNDING
 
 
 def test_a_longer_clip_is_cut_where_the_reference_cuts_it(mel: Mel) -> None:
