@@ -6,9 +6,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from chroma_models.errors import TooLarge
 from chroma_models.types import Message
 from deployments.ingress.callers import Caller
@@ -38,15 +35,12 @@ from deployments.ingress.session.events import (
 )
 from deployments.ingress.session.history import History, Room, read
 from deployments.ingress.session.ids import new_item_id, new_session_id
-from deployments.ingress.session.input_audio import MS_SAMPLES, InputAudio
+from deployments.ingress.session.input_audio import MS_SAMPLES
 from deployments.ingress.session.items import Item, Speech
+from deployments.ingress.session.listening import Listening
 from deployments.ingress.session.outbox import Outbox
 from deployments.ingress.session.response import Response, Surroundings
-from deployments.ingress.session.settings import SessionSettings, TurnDetection
-from deployments.ingress.session.turn_taking import Began, TurnTaking
-from deployments.ingress.session.vad import VadStream
-
-SMALL_APPEND = 1 << 16  # bytes; more is resampled beside the event loop
+from deployments.ingress.session.settings import SessionSettings
 
 
 class Session:
@@ -68,17 +62,14 @@ class Session:
         self._settings = settings
         self._outbox = Outbox(self._sent)
         self._history = History(services.config.session, services.config.audio)
-        self._input = InputAudio(settings.input)
+        self._listening = Listening(services, settings, self._speech_began, self._speech_ended)
         self._responses: dict[str, Response] = {}  # running
         self._ending: set[asyncio.Task[None]] = set()  # responses that were cancelled, until their stages have stopped
         self._owed = False  # a turn of the user's waits for the running response to end, to be answered
-        self._turns: TurnTaking | None = None
-        self._vad: VadStream | None = None
         self._speech_item = ""  # id that the user's turn under way will have
         self._idle: asyncio.TimerHandle | None = None
         self._quieter = asyncio.Event()  # a turn, the user's or ours, has ended
         self._closed = False
-        self._listen(settings.turn_detection)
 
     @property
     def settings(self) -> SessionSettings:
@@ -90,12 +81,12 @@ class Session:
 
     @property
     def input_format(self) -> AudioFormat:
-        return self._input.format
+        return self._listening.format
 
     @property
     def busy(self) -> bool:
         """Whether the user speaks or is being answered."""
-        return bool(self._responses) or (self._turns is not None and self._turns.speaking)
+        return bool(self._responses) or self._listening.speaking
 
     async def quiet(self, for_s: float = 0.0) -> None:
         """Returns between two turns, when for_s have gone by without one."""
@@ -121,10 +112,9 @@ class Session:
         """Responses that begin from now on, and audio appended from now on, follow the new settings."""
         self._check_open()
         self._check_instructions(settings)
-        if settings.input != self._input.format:
-            self._hear(self._input.switch(settings.input))
         if settings.turn_detection != self._settings.turn_detection:
-            self._listen(settings.turn_detection)
+            self._speech_item = ""
+        self._listening.follow(settings)
         self._settings = settings
 
     def tell(self, payload: object) -> None:
@@ -134,43 +124,29 @@ class Session:
     async def append_audio(self, data: bytes) -> None:
         """Bytes in the settings' input format. Raises InvalidAudio, TooLarge, StageUnavailable."""
         self._check_open()
-        max_s = self._services.config.session.max_input_s
-        held_s = 0.0 if self._turns is not None else self._input.seconds
-        if held_s + len(data) / self._input.format.bytes_per_s > max_s:
-            raise TooLarge(
-                f"The input audio buffer holds at most {max_s:g} s; commit or clear it before you append more.", "audio"
-            )
-        hear = partial(self._input.hear, data, self._vad is None)
-        samples = hear() if len(data) < SMALL_APPEND else await self._services.off_loop(hear)
-        self._input.keep(samples)
-        if self._vad is not None:
-            self._input.forget_before(self._input.end - int(max_s * 1000) * MS_SAMPLES)
-            self._vad.listen(samples)
-            await self._vad.caught_up()
+        await self._listening.append(data)
 
     def commit(self) -> str:
         """The audio appended so far becomes an item of the user's; returns its id. Raises EmptyBuffer."""
         self._check_open()
         least_s = self._services.config.audio.min_clip_s
-        if self._input.seconds < least_s:
+        if self._listening.seconds < least_s:
             raise EmptyBuffer(
-                f"Error committing input audio buffer: it holds {1000 * self._input.seconds:.0f} ms of audio, "
+                f"Error committing input audio buffer: it holds {1000 * self._listening.seconds:.0f} ms of audio, "
                 f"and a turn needs {1000 * least_s:.0f} ms."
             )
-        self._hear(self._input.flush())
-        item_id = self._commit(self._speech_item or new_item_id(), self._input.start, self._input.end)
-        if self._turns is not None:
-            self._turns.restart(self._input.end)
+        self._listening.settle()
+        item_id = self._commit(self._speech_item or new_item_id(), self._listening.start, self._listening.end)
+        self._listening.restart()
         self._speech_item = ""
         return item_id
 
     def clear(self) -> None:
         """Forget the audio that was appended and not committed."""
         self._check_open()
-        self._hear(self._input.flush())
-        self._input.forget_before(self._input.end)
-        if self._turns is not None:
-            self._turns.restart(self._input.end)
+        self._listening.settle()
+        self._listening.keep_from(self._listening.end)
+        self._listening.restart()
         self._speech_item = ""
         self._quieter.set()
         self._outbox.put(AudioCleared())
@@ -250,19 +226,14 @@ class Session:
 
     async def finish(self) -> None:
         """The client says nothing more: a turn it is in the middle of ends here. Returns between two turns."""
-        if self._vad is not None and self._turns is not None:
-            self._vad.listen(self._input.flush())
-            await self._vad.heard_all()
-            if not self._closed and self._turns.speaking:
-                self._turns.restart(self._input.end)
-                self._speech_ended(self._input.end)
+        await self._listening.finish()
         await self.quiet()
 
     async def close(self) -> None:
         """Ends all that runs; events() ends once what waits has been taken."""
         self._closed = True
         self._stop_waiting()
-        self._listen(None)
+        self._listening.close()
         self._outbox.close()
         responses = list(self._responses.values())
         self._responses.clear()
@@ -307,62 +278,32 @@ class Session:
         room = Room.within(self._services, settings, share)
         return read(self._history.items if given is None else given, settings.instructions, room, settings.truncation)
 
-    def _hear(self, samples: NDArray[np.int16]) -> None:
-        if self._vad is not None:
-            self._vad.listen(samples)
-
-    def _listen(self, detection: TurnDetection | None) -> None:
-        """Find the user's turns from the next sample on, or no longer."""
-        if self._vad is not None:
-            self._vad.close()
-        self._speech_item = ""
-        self._vad, self._turns = None, None
-        if detection is not None:
-            self._turns = TurnTaking(detection, self._input.end)
-            self._vad = self._services.vad.stream(self._heard)
-
-    def _heard(self, probability: float) -> None:
-        """Of the next chunk; see TurnTaking."""
-        assert self._turns is not None
-        turn = self._turns.heard(probability)
-        if turn is None:
-            if not self._turns.speaking:
-                kept = int(self._services.config.session.max_silence_s * 1000) * MS_SAMPLES
-                self._input.forget_before(self._turns.position - kept)
-        elif isinstance(turn, Began):
-            self._speech_began(turn.sample)
-        else:
-            self._speech_ended(turn.sample)
-
     def _speech_began(self, sample: int) -> None:
         self._stop_waiting()
         self._speech_item = new_item_id()
-        self._input.forget_before(sample)
+        self._listening.keep_from(sample)
         self._outbox.put(SpeechStarted(self._speech_item, sample // MS_SAMPLES))
         active = self._active()
-        if active is not None and self._detection.interrupt_response:
+        detection = self._listening.detection
+        if active is not None and detection is not None and detection.interrupt_response:
             active.cancel("turn_detected")
 
     def _speech_ended(self, sample: int) -> None:
         item_id, self._speech_item = self._speech_item, ""
         self._outbox.put(SpeechStopped(item_id, sample // MS_SAMPLES))
-        self._commit(item_id, self._input.start, sample)
-        if not self._detection.create_response:
+        self._commit(item_id, self._listening.start, sample)
+        detection = self._listening.detection
+        if detection is None or not detection.create_response:
             return
         if self._active() is None:
             self.respond()
         else:
             self._owed = True
 
-    @property
-    def _detection(self) -> TurnDetection:
-        assert self._turns is not None
-        return self._turns.settings
-
     def _commit(self, item_id: str, start: int, end: int) -> str:
         self._stop_waiting()
         self._quieter.set()
-        item = Item(item_id, "user", (Speech(self._input.cut(start, end)),))
+        item = Item(item_id, "user", (Speech(self._listening.take(start, end)),))
         previous = self._history.add(item)
         self._outbox.put(AudioCommitted(item_id, previous))
         self._outbox.put(ItemAdded(item, previous))
@@ -370,24 +311,24 @@ class Session:
 
     def _wait_for_the_user(self, answered: Response) -> None:
         """A reply has been played to its end idle_timeout_ms ago: then ask whether anybody is there."""
-        if self._turns is None or self._detection.idle_timeout_ms is None:
+        detection = self._listening.detection
+        if detection is None or detection.idle_timeout_ms is None:
             return
-        after_s = answered.left_to_play_s + self._detection.idle_timeout_ms / 1000
-        begins = self._input.end + int(answered.left_to_play_s * 1000) * MS_SAMPLES
+        after_s = answered.left_to_play_s + detection.idle_timeout_ms / 1000
+        begins = self._listening.end + int(answered.left_to_play_s * 1000) * MS_SAMPLES
         self._stop_waiting()
         self._idle = asyncio.get_running_loop().call_later(after_s, self._nobody_spoke, begins)
 
     def _nobody_spoke(self, start: int) -> None:
         least = int(self._services.config.audio.min_clip_s * 1000) * MS_SAMPLES
-        end = self._input.end
-        start = max(start, self._input.start)
+        end = self._listening.end
+        start = max(start, self._listening.start)
         if self.busy or end - start < least:
             return
         item_id = new_item_id()
         self._outbox.put(IdleTimeout(item_id, start // MS_SAMPLES, end // MS_SAMPLES))
         self._commit(item_id, start, end)
-        assert self._turns is not None
-        self._turns.restart(end)
+        self._listening.restart()
         self.respond()
 
     def _stop_waiting(self) -> None:
