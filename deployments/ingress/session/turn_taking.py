@@ -40,6 +40,8 @@ class TurnTaking:
     def heard(self, probability: float) -> Began | Ended | None:
         start = self.position
         self.position += CHUNK_SAMPLES
+        if self.position <= self._floor:  # taken already, while it still waited to be heard
+            return None
         if not self.speaking:
             return self._maybe_began(start, probability)
         return self._maybe_ended(start, probability)

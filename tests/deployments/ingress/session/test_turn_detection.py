@@ -199,6 +199,17 @@ def test_turns_alternate_and_never_overlap(probabilities: list[float], padding_m
     assert turns.speaking == (len(found) % 2 == 1)
 
 
+def test_what_was_taken_before_it_was_heard_begins_no_turn() -> None:
+    """A commit by hand takes sound that still waits for the network."""
+    waiting = 3
+    turns = TurnTaking(TurnDetection(), 0)
+    turns.restart(waiting * CHUNK_SAMPLES)
+    assert [turns.heard(1.0) for _ in range(waiting)] == [None] * waiting
+    assert not turns.speaking
+    assert turns.heard(1.0) is None
+    assert turns.heard(1.0) == Began(waiting * CHUNK_SAMPLES)
+
+
 async def test_a_session_that_fails_deafens_no_other() -> None:
     def fail(probability: float) -> None:
         raise RuntimeError("a fault")
