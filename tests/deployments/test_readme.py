@@ -83,28 +83,28 @@ def test_the_settings_shown_are_settings(tmp_path: Path) -> None:
 def test_the_python_example_hears_a_reply(graph: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "question.wav").write_bytes(QUESTION.read_bytes())
-    example = next(block for block in blocks("python")).replace(LOCAL, graph.url)
-    script = tmp_path / "example.py"
-    script.write_text(example + "\nopen('reply.pcm', 'wb').write(pcm)\n")
-    subprocess.run([sys.executable, script], check=True, timeout=120)
-    samples = np.frombuffer((tmp_path / "reply.pcm").read_bytes(), np.int16)
-    assert len(samples) == 4 * 24_000
-    assert samples.std() > 0
+    hears_four_seconds(next(block for block in blocks("python")).replace(LOCAL, graph.url), tmp_path)
 
 
 @pytest.mark.serve
 def test_the_grpc_example_hears_a_reply(graph: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "question.wav").write_bytes(QUESTION.read_bytes())
-    example = next(block for block in blocks("python") if "import grpc" in block).replace(LOCAL_GRPC, graph.grpc)
-    script = tmp_path / "example.py"
+    example = next(block for block in blocks("python") if "import grpc" in block)
+    hears_four_seconds(example.replace(LOCAL_GRPC, graph.grpc), tmp_path)
+
+
+def hears_four_seconds(example: str, folder: Path) -> None:
+    """Runs an example that leaves its reply in pcm."""
+    script = folder / "example.py"
     script.write_text(example + "\nopen('reply.pcm', 'wb').write(pcm)\n")
     subprocess.run([sys.executable, script], check=True, timeout=120)
-    samples = np.frombuffer((tmp_path / "reply.pcm").read_bytes(), np.int16)
+    samples = np.frombuffer((folder / "reply.pcm").read_bytes(), np.int16)
     assert len(samples) == 4 * 24_000
     assert samples.std() > 0
 
 
+@pytest.mark.serve
 def test_the_realtime_example_hears_a_reply(graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "question.wav").write_bytes(QUESTION_24K.read_bytes())
     (example,) = (block for block in blocks("python") if "client.realtime.connect" in block)
