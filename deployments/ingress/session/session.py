@@ -235,9 +235,8 @@ class Session:
         self._stop_waiting()
         self._listening.close()
         self._outbox.close()
-        responses = list(self._responses.values())
-        self._responses.clear()
-        await asyncio.gather(*(response.close() for response in responses), *self._ending)
+        # They stay known: what waits and is still taken was said by one of them.
+        await asyncio.gather(*(response.close() for response in self._responses.values()), *self._ending)
 
     def _check_open(self) -> None:
         if self._closed:

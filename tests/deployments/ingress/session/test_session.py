@@ -47,6 +47,22 @@ async def test_the_next_turn_reads_the_last(talk: Talk) -> None:
     assert talk.speaker.turns[0].affinity == talk.speaker.turns[1].affinity
 
 
+async def test_what_is_taken_after_the_end_is_history_too(talk: Talk) -> None:
+    talk.speaker.script = reply(frames=100)
+    talk.reading = False
+    talk.say("hello")
+    talk.session.respond()
+    await until(lambda: talk.session.busy and len(talk.session._outbox._deltas) > 0)
+    await talk.session.close()
+    talk.reading = True
+    words = "".join(WORDS)
+    await until(lambda: bool(talk.all_of(Delta)) and talk.session.items[-1].role == "assistant")
+    (part,) = talk.session.items[-1].parts
+    assert isinstance(part, Reply)
+    assert part.text == "".join(delta.text for delta in talk.all_of(Delta)) != ""
+    assert words.startswith(part.text)
+
+
 async def test_committed_audio_is_heard_as_the_same_clip_over_chat(talk: Talk) -> None:
     for start in range(0, len(QUESTION), 960):
         await talk.session.append_audio(QUESTION[start : start + 960])
