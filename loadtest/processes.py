@@ -10,11 +10,10 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 def family(pid: int) -> dict[int, str]:
     """A process and all its descendants: id to title, shortened to what tells stages apart."""
     parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = _stat(int(entry.name))
-            if fields:
-                parents[int(entry.name)] = int(fields[1])
+    for process in _processes():
+        fields = _stat(process)
+        if fields:
+            parents[process] = int(fields[1])
     found, fresh = {pid}, {pid}
     while fresh:
         fresh = {child for child, parent in parents.items() if parent in fresh} - found
@@ -35,12 +34,15 @@ def cpu_s(pid: int) -> dict[str, float]:
 def marked(variable: str) -> set[int]:
     """The processes that began with NAME=VALUE in their environment, whoever their parents are by now."""
     found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # gone, or another user's
-                if variable.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                    found.add(int(entry.name))
+    for process in _processes():
+        with contextlib.suppress(OSError):  # gone, or another user's
+            if variable.encode() in (Path("/proc") / str(process) / "environ").read_bytes().split(b"\0"):
+                found.add(process)
     return found
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 def _stat(pid: int) -> list[str]:

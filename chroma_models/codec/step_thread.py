@@ -173,8 +173,8 @@ class StepThread:
         if isinstance(first, Decode):
             alike = [j for j in free if j is not first and isinstance(j, Decode) and len(j.codes) == len(first.codes)]
             batch += alike[: self._decoder.full_rows - 1]
-        taken = set(map(id, batch))
-        self._queue = deque(job for job in self._queue if id(job) not in taken)
+        taken = set(batch)
+        self._queue = deque(job for job in self._queue if job not in taken)
         return batch
 
     def _execute(self, batch: list[Job]) -> list[tuple[Job, Result]]:

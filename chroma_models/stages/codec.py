@@ -26,6 +26,33 @@ class BackboneSource(Protocol):
     def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]: ...
 
 
+class _Speech:
+    """One stream's frames on their way through the engine."""
+
+    def __init__(self, engine: CodecEngine, slot: Slot) -> None:
+        self._engine, self._slot, self._lead = engine, slot, Lead()
+        self.waiting: list[Frame] = []
+        self.decode_s = 0.0
+
+    async def next(self) -> AudioChunk:
+        """All that waits; of a stream that is well ahead, whole groups in company. A keep-alive where that is none."""
+        easy = self._lead.lead_s > EASY_S
+        count = len(self.waiting) - (len(self.waiting) % self._engine.config.max_group if easy else 0)
+        return await self.chunk(count, GATHER_S if easy else 0.0) if count else KEEP_ALIVE
+
+    async def chunk(self, count: int, gather_s: float = 0.0) -> AudioChunk:
+        """The first frames that wait, decoded a group at a time."""
+        frames, group = tuple(self.waiting[:count]), self._engine.config.max_group
+        del self.waiting[:count]
+        started = time.perf_counter()
+        codes = codes_array(frames)
+        parts = [codes[i : i + group] for i in range(0, count, group)]
+        pcm = b"".join([await self._engine.decode(self._slot, part, gather_s) for part in parts])
+        self.decode_s += time.perf_counter() - started
+        self._lead.sent(count)
+        return AudioChunk(frames, pcm)
+
+
 class CodecStage:
     """One speak() call holds one codec slot and one Backbone stream, for exactly as long as it runs."""
 
@@ -35,40 +62,22 @@ class CodecStage:
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
         """Speech of a turn, from where progress ends. Closing it frees the slot and everything upstream."""
-        config = self.engine.config
         async with self.engine.slot(turn.id) as slot:
             if progress is not None and progress.frames:
                 await self.engine.rebuild(slot, codes_array(progress.frames))
-            decode_s, lead = 0.0, Lead()
-            waiting: list[Frame] = []
+            speech = _Speech(self.engine, slot)
             async with aclosing(self._frames(turn, progress)) as items:
                 async for item in items:
                     if isinstance(item, Admitted):
                         yield item
-                        continue
-                    over = isinstance(item, Finished)
-                    if not isinstance(item, Finished):
-                        waiting += item
-                    easy = lead.lead_s > EASY_S and not over
-                    count = len(waiting) - (len(waiting) % config.max_group if easy else 0)
-                    if count:
-                        started = time.perf_counter()
-                        pcm = await self._decode(slot, waiting[:count], GATHER_S if easy else 0.0)
-                        decode_s += time.perf_counter() - started
-                        yield AudioChunk(tuple(waiting[:count]), pcm)
-                        lead.sent(count)
-                        del waiting[:count]
-                    elif not over:
-                        yield KEEP_ALIVE
-                    if isinstance(item, Finished):
-                        yield Finished(item.reason, item.usage, {**item.timing, "codec.decode": decode_s})
+                    elif isinstance(item, Finished):
+                        if speech.waiting:
+                            yield await speech.chunk(len(speech.waiting))
+                        yield Finished(item.reason, item.usage, {**item.timing, "codec.decode": speech.decode_s})
                         return
-
-    async def _decode(self, slot: Slot, frames: list[Frame], gather_s: float) -> bytes:
-        """Samples of some frames, a group at a time."""
-        codes, group = codes_array(frames), self.engine.config.max_group
-        parts = [codes[i : i + group] for i in range(0, len(codes), group)]
-        return b"".join([await self.engine.decode(slot, part, gather_s) for part in parts])
+                    else:
+                        speech.waiting += item
+                        yield await speech.next()
 
     async def _frames(self, turn: Turn, progress: Progress | None) -> AsyncGenerator[FrameItem, None]:
         """The Backbone's stream, asked for a second time where it refuses: on a cluster the router, which counts calls
