@@ -5,7 +5,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Coroutine
 from concurrent.futures import Executor
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,8 @@ class VoiceBook:
             ) from None
 
     async def built_in(self) -> EncodedVoice:
-        about = json.loads(BUILT_IN.read_text("utf-8"))
-        clip = (BUILT_IN.parent / about["clip"]).read_bytes()
-        return _voice(about["transcript"], await self._codes_of(blake2b(clip).digest(), clip))
+        transcript, clip, key = _built_in()
+        return _voice(transcript, await self._codes_of(key, clip))
 
     async def encode(self, clip: bytes) -> tuple[bytes, str]:
         """The codes of a FLAC clip, and the name of the codec that made them."""
@@ -142,6 +141,14 @@ class VoiceBook:
     async def _encoded(self, key: bytes) -> bytes:
         self._codes.move_to_end(key)
         return await asyncio.shield(self._codes[key])
+
+
+@cache
+def _built_in() -> tuple[str, bytes, bytes]:
+    """The built-in voice's transcript, its clip, and the key of its codes: asked for with every turn, read once."""
+    about = json.loads(BUILT_IN.read_text("utf-8"))
+    clip = (BUILT_IN.parent / about["clip"]).read_bytes()
+    return about["transcript"], clip, blake2b(clip).digest()
 
 
 def _voice(transcript: str, codes: bytes) -> EncodedVoice:
