@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from chroma_models.errors import Forbidden, UnknownModel
+from chroma_models.errors import UnknownModel
 from chroma_models.types import Sampling
 from deployments.ingress.chat import ChatCompletions
 from deployments.ingress.config import IngressConfig
@@ -61,8 +61,7 @@ class IngressApp:
         scope = {**scope, "app": self}
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             scope["caller"] = caller = self.services.callers.of_scope(scope)
-            if caller.session is not None:
-                raise Forbidden("A client secret opens Realtime sessions only; use an API key here.")
+            caller.check_key()
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:

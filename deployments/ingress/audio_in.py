@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chroma_models.errors import InvalidAudio, TooLarge
 from chroma_models.types import LISTEN_RATE_HZ, SAMPLE_RATE_HZ, Audio
+from deployments.ingress.audio_out import to_int16
 from deployments.ingress.config import AudioLimits
 from deployments.ingress.container import ContainerFormat, container_blocks
 from deployments.ingress.wav_header import check_wav
@@ -62,10 +63,10 @@ def question(data: bytes, form: InputFormat, limits: AudioLimits) -> Audio:
     int16, but for a clip that comes at 16 kHz with finer steps (float or 24-bit): that one stays float32.
     """
     samples = decode(data, form, LISTEN_RATE_HZ, limits)
-    steps = np.clip(np.rint(samples * 32768.0), -32768, 32767)
+    steps = to_int16(samples)
     if source_rate_hz(data, form) == LISTEN_RATE_HZ and not np.array_equal(steps, samples * 32768.0):
         return Audio(samples.astype("<f4").tobytes(), "float32")
-    return Audio(steps.astype("<i2").tobytes())
+    return Audio(steps.tobytes())
 
 
 def source_rate_hz(data: bytes, form: InputFormat) -> int:

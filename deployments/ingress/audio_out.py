@@ -21,13 +21,13 @@ CODINGS = {
 
 
 def to_pcm16(pcm: bytes) -> bytes:
-    """float32 samples -> int16 little-endian, clipped: the inverse of dividing by 32768."""
-    return _to_int16(pcm).tobytes()
+    """float32 samples -> int16 little-endian."""
+    return to_int16(np.frombuffer(pcm, "<f4")).tobytes()
 
 
 def encode(pcm: bytes, form: OutputFormat) -> bytes:
     """A whole reply, float32 mono at 24 kHz, as a file; pcm16 has no header."""
-    samples = _to_int16(pcm)
+    samples = to_int16(np.frombuffer(pcm, "<f4"))
     if form == "pcm16":
         return samples.tobytes()
     container, coding = CODINGS[form]
@@ -36,5 +36,7 @@ def encode(pcm: bytes, form: OutputFormat) -> bytes:
     return file.getvalue()
 
 
-def _to_int16(pcm: bytes) -> NDArray[np.int16]:
-    return np.clip(np.rint(np.frombuffer(pcm, "<f4") * 32768.0), -32768, 32767).astype("<i2")
+def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """The nearest steps, clipped: the inverse of dividing by 32768."""
+    steps: NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+    return steps

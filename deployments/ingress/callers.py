@@ -14,7 +14,7 @@ import pydantic_core
 from jwt.types import Options
 from starlette.types import Scope
 
-from chroma_models.errors import InvalidRequest, TooLarge, Unauthenticated
+from chroma_models.errors import Forbidden, InvalidRequest, TooLarge, Unauthenticated
 from deployments.ingress.config import IngressConfig
 
 EVERYBODY = "public"  # the one tenant of a server without a key file
@@ -36,6 +36,11 @@ class Caller:
     tenant: str
     key_id: str
     session: Mapping[str, Any] | None = None
+
+    def check_key(self) -> None:
+        """Raises Forbidden for one who came with a client secret."""
+        if self.session is not None:
+            raise Forbidden("A client secret opens Realtime sessions only; use an API key here.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +84,13 @@ class Callers:
 
     def of_scope(self, scope: Scope) -> Caller:
         """The caller of an HTTP request or a WebSocket handshake, by its Authorization header."""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                scheme, _, secret = value.decode("latin-1").strip().partition(" ")
-                return self.of_key(secret.strip() if scheme.lower() == "bearer" else None)
-        return self.of_key(None)
+        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        return self.of_authorization(sent.decode("latin-1"))
+
+    def of_authorization(self, sent: str) -> Caller:
+        """By the header's value, or what stands for it in another protocol; empty where none was sent."""
+        scheme, _, secret = sent.strip().partition(" ")
+        return self.of_key(secret.strip() if scheme.lower() == "bearer" else None)
 
     def client_secret(self, caller: Caller, session: Mapping[str, Any], ttl_s: float | None = None) -> ClientSecret:
         """A token for the caller's tenant that any replica with the same token_secret takes until it expires.

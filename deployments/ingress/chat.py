@@ -79,7 +79,7 @@ class ChatCompletions:
             services.config.max_turn_s,
         )
         spoken.open()
-        async with services.admitted(turn) as items:
+        async with services.admitted(turn) as (_, items):
             envelope = Envelope(request.model, services.health.system_fingerprint)
             remember = partial(services.replies.add, caller.tenant)
             reply = Reply(request, turn, items, spoken, envelope, remember, services.off_loop)

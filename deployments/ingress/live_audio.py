@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chroma_models.errors import InvalidAudio
 from chroma_models.types import LISTEN_RATE_HZ, SAMPLE_RATE_HZ
 from deployments.ingress import g711
+from deployments.ingress.audio_out import to_int16
 
 Encoding = Literal["pcm16", "mulaw", "alaw"]
 
@@ -84,7 +85,7 @@ class Hearing:
             samples = g711.expand(data, self.format.encoding)
         if self._resampler is not None:
             floats = samples.astype(np.float32) / np.float32(32768.0)
-            samples = _int16(self._resampler.resample_chunk(floats, last=last))
+            samples = to_int16(self._resampler.resample_chunk(floats, last=last))
         self._given += len(samples)
         return samples
 
@@ -101,7 +102,7 @@ class Voicing:
         samples = np.frombuffer(pcm, "<f4")
         if self._resampler is not None:
             samples = self._resampler.resample_chunk(samples, last=last)
-        steps = _int16(samples)
+        steps = to_int16(samples)
         return steps.tobytes() if self.format.encoding == "pcm16" else g711.compress(steps, self.format.encoding)
 
 
@@ -109,13 +110,8 @@ def resample_int16(samples: NDArray[np.int16], source_hz: int, rate_hz: int) -> 
     """All at once; for a worker thread."""
     if source_hz == rate_hz:
         return samples
-    return _int16(soxr.resample(samples.astype(np.float32) / np.float32(32768.0), source_hz, rate_hz))
+    return to_int16(soxr.resample(samples.astype(np.float32) / np.float32(32768.0), source_hz, rate_hz))
 
 
 def _resampler(source_hz: int, rate_hz: int) -> soxr.ResampleStream | None:
     return None if source_hz == rate_hz else soxr.ResampleStream(source_hz, rate_hz, 1, dtype="float32")
-
-
-def _int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    steps: NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
-    return steps

@@ -79,8 +79,8 @@ class Services:
             self._running -= 1
 
     @asynccontextmanager
-    async def admitted(self, turn: Turn) -> AsyncIterator[AsyncGenerator[Item, None]]:
-        """The turn's items after its Admitted, up to and with Finished (turns.watch); closed at the end of the block.
+    async def admitted(self, turn: Turn) -> AsyncIterator[tuple[Admitted, AsyncGenerator[Item, None]]]:
+        """A turn's first item, and those after it up to and with Finished (turns.watch), closed as the block ends.
 
         Raises what keeps the turn from being admitted.
         """
@@ -89,7 +89,7 @@ class Services:
             if not isinstance(first, Admitted):
                 raise ChromaError(f"The stream of turn {turn.id} began with {type(first).__name__}.")
             self.health.fingerprint = first.fingerprint
-            yield items
+            yield first, items
 
     def sampling(
         self,

@@ -14,6 +14,7 @@ from deployments.ingress.realtime.session_shape import SessionShape
 from deployments.ingress.realtime.shapes import Shape
 from deployments.ingress.services import Services
 from deployments.ingress.session.ids import new_session_id
+from deployments.ingress.voices import BUILT_IN_NAME
 
 
 class ExpiresAfter(Shape):
@@ -41,7 +42,7 @@ class ClientSecrets:
         except ValidationError as error:
             raise told(error, parsed) from None
         shape = SessionShape.default(services.config.model_id).updated(request.session)
-        if shape.voice != "default":
+        if shape.voice != BUILT_IN_NAME:
             await services.voices.resolve(shape.voice, scope["caller"], "session.audio.output.voice")
         secret = services.callers.client_secret(scope["caller"], request.session, request.expires_after.seconds)
         answer = {

@@ -29,6 +29,7 @@ from deployments.ingress.realtime.wire_items import read_item
 from deployments.ingress.services import Services
 from deployments.ingress.session.items import Item
 from deployments.ingress.session.session import Session
+from deployments.ingress.voices import BUILT_IN_NAME
 
 Json = dict[str, Any]
 
@@ -114,6 +115,6 @@ class Commands:
 
 
 async def _resolved(services: Services, caller: Caller, shape: SessionShape, param: str) -> EncodedVoice | None:
-    if shape.voice == "default":
+    if shape.voice == BUILT_IN_NAME:
         return None
     return await services.voices.resolve(shape.voice, caller, f"{param}.audio.output.voice")

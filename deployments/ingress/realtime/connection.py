@@ -136,14 +136,8 @@ class Connection:
         await self._patience.until(ends_at, self._socket.send({"type": "websocket.send", "text": text}))
 
     async def _leave(self) -> Close:
-        """When and why the server ends the connection: in time, or between two turns once this replica drains."""
-        try:
-            async with asyncio.timeout(self._services.config.session.max_session_s):
-                await self._services.health.left()
-                await self._session.quiet(self._services.config.drain_quiet_s)
-        except TimeoutError:
-            return EXPIRED
-        return MOVING
+        """When and why the server ends the connection."""
+        return EXPIRED if await self._session.outstayed() else MOVING
 
     def _failure(self, task: asyncio.Task[None]) -> Close | None:
         """What a task that ended by itself died of; a client that went, or takes nothing, needs no close."""

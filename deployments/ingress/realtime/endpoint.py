@@ -1,7 +1,6 @@
 """GET /v1/realtime: who may open a session is decided, and answered with an HTTP status, before the upgrade."""
 
 import logging
-import uuid
 
 import pydantic_core
 from starlette.responses import Response
@@ -13,6 +12,7 @@ from deployments.ingress.callers import Caller
 from deployments.ingress.errors import body_of, headers_of, is_fault, wire_of
 from deployments.ingress.realtime.commands import Commands
 from deployments.ingress.realtime.connection import Connection
+from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.services import Services
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Realtime:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
-        request_id = f"req_{uuid.uuid4().hex}"
+        name = request_id("")
         try:
             if self._open >= self._services.config.realtime.max_sessions:
                 raise Overloaded("Too many sessions are open; please try again.", 1.0)
@@ -38,18 +38,18 @@ class Realtime:
             self._check_model(websocket.query_params.get("model"))
             commands = await Commands.open(self._services, caller)
         except Exception as error:
-            await websocket.send_denial_response(_denial(error, request_id))
+            await websocket.send_denial_response(_denial(error, name))
             return
         self._open += 1
         try:
             with self._services.health.request():
                 asked = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
-                await websocket.accept(asked, [(b"x-request-id", request_id.encode())])
-                log.info("request %s: session %s opened", request_id, commands.session.id)
+                await websocket.accept(asked, [(HEADER.encode(), name.encode())])
+                log.info("request %s: session %s opened", name, commands.session.id)
                 await Connection(websocket, self._services, commands.session, commands).run()
         finally:
             self._open -= 1
-            log.info("request %s: session %s closed", request_id, commands.session.id)
+            log.info("request %s: session %s closed", name, commands.session.id)
 
     def _caller(self, scope: Scope) -> Caller:
         """Raises Unauthenticated."""
@@ -64,9 +64,9 @@ class Realtime:
             raise UnknownModel(f"The model '{model[:64]}' does not exist; this server has '{known}'.", "model")
 
 
-def _denial(error: Exception, request_id: str) -> Response:
+def _denial(error: Exception, name: str) -> Response:
     if is_fault(error):
-        log.error("request %s failed", request_id, exc_info=error)
-    body = pydantic_core.to_json(body_of(error, request_id))
-    headers = {"x-request-id": request_id, **headers_of(error)}
+        log.error("request %s failed", name, exc_info=error)
+    body = pydantic_core.to_json(body_of(error, name))
+    headers = {HEADER: name, **headers_of(error)}
     return Response(body, wire_of(error).http, headers, "application/json")

@@ -15,15 +15,20 @@ from chroma_models.types import EncodedVoice
 from deployments.ingress.live_audio import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat
 from deployments.ingress.openai_chat import FRAME_S, ReferenceVoice
 from deployments.ingress.openai_parse import told
-from deployments.ingress.session.settings import Draw, SessionSettings, Truncation, TurnDetection
+from deployments.ingress.session.settings import (
+    LEAST_SILENCE_MS,
+    LONGEST_MS,
+    Draw,
+    SessionSettings,
+    Truncation,
+    TurnDetection,
+)
 
 Json = dict[str, Any]
 
 FORMATS = {"audio/pcm": PCM_24K, "audio/pcmu": MULAW_8K, "audio/pcma": ALAW_8K}
 OPENAI_VOICES = {"alloy", "ash", "ballad", "cedar", "coral", "echo", "marin", "sage", "shimmer", "verse"}
 EAGERNESS_MS = {"low": 1500, "medium": 800, "auto": 800, "high": 500}  # of silence; shorter splits at commas
-LEAST_SILENCE_MS = 64  # two chunks of the network
-LONGEST_MS = 60_000  # of padding, silence
 LONGEST_IDLE_MS = 3_600_000
 SECTIONS = {"audio", "input", "output", "chroma"}  # they hold choices and are none
 RESPONSE_FIELDS = ("instructions", "output_modalities", "audio", "max_output_tokens", "chroma")

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chroma_models.errors import InvalidRequest
 from deployments.ingress.openai_parse import told
+from deployments.ingress.session.settings import METADATA_KEY_CHARS, METADATA_PAIRS, METADATA_VALUE_CHARS
 
 ID_CHARS = 128
 APPEND = '"input_audio_buffer.append"'
@@ -122,7 +123,8 @@ class ItemTruncate(ClientEvent):
 
 
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+    dict[Annotated[str, Field(max_length=METADATA_KEY_CHARS)], Annotated[str, Field(max_length=METADATA_VALUE_CHARS)]],
+    Field(max_length=METADATA_PAIRS),
 ]
 
 

@@ -12,8 +12,7 @@ from deployments.ingress.rpc.stubs import speech_service_pb2 as pb
 from deployments.ingress.services import Services
 from deployments.ingress.session.events import OutputStarted
 from deployments.ingress.session.session import Session
-
-METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
+from deployments.ingress.session.settings import METADATA_KEY_CHARS, METADATA_PAIRS, METADATA_VALUE_CHARS
 
 
 class Commands:

@@ -95,12 +95,8 @@ class Conversation:
         await self._call.say(told, self._services.config.max_send_s)
 
     async def _leave(self) -> None:
-        """Ends the session in time, or between two turns once this replica drains."""
-        longest_s = self._services.config.session.max_session_s
-        try:
-            async with asyncio.timeout(longest_s):
-                await self._services.health.left()
-                await self._session.quiet(self._services.config.drain_quiet_s)
-        except TimeoutError:
-            raise TurnTimeout(f"A session lasts {longest_s:g} s at most; open a new one.") from None
+        """Raises when and why the server ends the session."""
+        if await self._session.outstayed():
+            longest_s = self._services.config.session.max_session_s
+            raise TurnTimeout(f"A session lasts {longest_s:g} s at most; open a new one.")
         raise StageUnavailable("The server is shutting down; please connect again.", RETRY_S)

@@ -4,7 +4,7 @@ import struct
 
 from chroma_models.errors import InvalidAudio
 from deployments.ingress.audio_in import InputFormat
-from deployments.ingress.live_audio import AudioFormat, Encoding
+from deployments.ingress.live_audio import ALAW_8K, MULAW_8K, PCM_24K, AudioFormat, Encoding
 from deployments.ingress.rpc.stubs import speech_service_pb2 as pb
 
 LIVE: dict[int, Encoding] = {
@@ -19,7 +19,7 @@ FILES: dict[int, InputFormat] = {
     pb.AUDIO_ENCODING_MP3: "mp3",
 }
 NAMES = {encoding: number for number, encoding in LIVE.items()}  # the later of two numbers: LINEAR16
-USUAL_HZ: dict[Encoding, int] = {"pcm16": 24_000, "mulaw": 8_000, "alaw": 8_000}
+USUAL_HZ = {form.encoding: form.rate_hz for form in (PCM_24K, MULAW_8K, ALAW_8K)}
 WAV_TAGS: dict[Encoding, int] = {"pcm16": 1, "alaw": 6, "mulaw": 7}
 LEAST_HZ, MOST_HZ = 8_000, 48_000
 

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from chroma_models.errors import ChromaError, Forbidden, Overloaded
+from chroma_models.errors import ChromaError, Overloaded
 from deployments.ingress.callers import Caller
 from deployments.ingress.rpc.call import CALLER, Context, Metadata, id_of, refuse, value_of
 from deployments.ingress.services import Services
@@ -32,10 +32,8 @@ class Gate(grpc.aio.ServerInterceptor):
         return await continuation(details)
 
     def _caller(self, metadata: Metadata) -> Caller:
-        scheme, _, secret = str(value_of(metadata, "authorization") or "").strip().partition(" ")
-        caller = self._services.callers.of_key(secret.strip() if scheme.lower() == "bearer" else None)
-        if caller.session is not None:
-            raise Forbidden("A client secret opens Realtime sessions only; use an API key here.")
+        caller = self._services.callers.of_authorization(str(value_of(metadata, "authorization") or ""))
+        caller.check_key()
         return caller
 
     def _check_room(self) -> None:

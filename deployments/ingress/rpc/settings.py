@@ -15,11 +15,16 @@ from deployments.ingress.rpc.formats import clip_file, live_format, told_format
 from deployments.ingress.rpc.status import duration, seconds
 from deployments.ingress.rpc.stubs import speech_service_pb2 as pb
 from deployments.ingress.services import SEEDS, Services
-from deployments.ingress.session.settings import Draw, SessionSettings, TurnDetection
+from deployments.ingress.session.settings import (
+    LEAST_SILENCE_MS,
+    LONGEST_MS,
+    Draw,
+    SessionSettings,
+    TurnDetection,
+)
+from deployments.ingress.voices import BUILT_IN_NAME
 
 REFERENCE = "reference"  # the name of a voice that came as a clip
-LONGEST_S = 60.0  # of silence, of padding
-LEAST_SILENCE_S = 0.064  # two chunks of the network that listens
 MOST_K = 1 << 20
 
 
@@ -68,8 +73,8 @@ def told_config(settings: SessionSettings, model: str) -> pb.SessionConfig:
 
 async def _voice(config: pb.SessionConfig, services: Services, caller: Caller) -> tuple[EncodedVoice | None, str]:
     if config.WhichOneof("voice") != "reference_voice":
-        if config.voice_id in ("", "default"):
-            return None, "default"
+        if config.voice_id in ("", BUILT_IN_NAME):
+            return None, BUILT_IN_NAME
         return await services.voices.resolve(config.voice_id, caller, "config.voice_id"), config.voice_id
     try:
         wanted = await services.off_loop(partial(_reference, config.reference_voice))
@@ -101,8 +106,8 @@ def _told_draw(draw: Draw) -> pb.Sampling:
 def _detection(wanted: pb.TurnDetection) -> TurnDetection:
     plain, where = TurnDetection(), "config.turn_detection"
     threshold = _share(wanted, "threshold", where, 1.0)
-    silence_s = _span_s(wanted, "silence", where, LEAST_SILENCE_S, LONGEST_S)
-    padding_s = _span_s(wanted, "prefix_padding", where, 0.0, LONGEST_S)
+    silence_s = _span_s(wanted, "silence", where, LEAST_SILENCE_MS / 1000, LONGEST_MS / 1000)
+    padding_s = _span_s(wanted, "prefix_padding", where, 0.0, LONGEST_MS / 1000)
     return TurnDetection(
         threshold=plain.threshold if threshold is None else threshold,
         silence_duration_ms=plain.silence_duration_ms if silence_s is None else round(1000 * silence_s),

@@ -4,11 +4,10 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from chroma_models.errors import InvalidRequest, PromptTooLong
-from chroma_models.types import Admitted, AudioChunk, Finished, Message, Turn
+from chroma_models.types import AudioChunk, Finished, Message, Turn
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
 from deployments.ingress.live_audio import Voicing
@@ -28,7 +27,6 @@ from deployments.ingress.session.events import (
 from deployments.ingress.session.items import Item, Piece, Reply, Status, Words
 from deployments.ingress.session.outbox import Outbox
 from deployments.ingress.spoken import Spoken
-from deployments.ingress.turns import watch
 
 log = logging.getLogger(__name__)
 
@@ -138,12 +136,10 @@ class Response:
         services, spoken = self._around.services, self._spoken
         turn = await self._turn()
         spoken.open()
-        async with aclosing(watch(services.speaker, turn, services.config)) as items:
+        async with services.admitted(turn) as (admitted, items):
+            self._prompt_tokens = admitted.prompt_tokens
             async for item in items:
-                if isinstance(item, Admitted):
-                    services.health.fingerprint = item.fingerprint
-                    self._prompt_tokens = item.prompt_tokens
-                elif isinstance(item, AudioChunk):
+                if isinstance(item, AudioChunk):
                     await self._say(item)
                 elif isinstance(item, Finished):
                     spoken.finish(item)

@@ -99,6 +99,18 @@ class Session:
             if not self.busy and not self._quieter.is_set():
                 return
 
+    async def outstayed(self) -> bool:
+        """Returns when the server is to end the session: True after max_session_s, False between two turns once this
+        replica drains."""
+        config, health = self._services.config, self._services.health
+        try:
+            async with asyncio.timeout(config.session.max_session_s):
+                await health.left()
+                await self.quiet(config.drain_quiet_s)
+        except TimeoutError:
+            return True
+        return False
+
     async def events(self) -> AsyncIterator[Event]:
         """What the client is to be told, until the session is closed. For one reader."""
         while (event := await self._outbox.take()) is not None:

@@ -6,6 +6,10 @@ from typing import Literal
 from chroma_models.types import EncodedVoice
 from deployments.ingress.live_audio import PCM_24K, AudioFormat
 
+LEAST_SILENCE_MS = 64  # that ends a turn: two chunks of the network that listens
+LONGEST_MS = 60_000  # of such silence, and of padding
+METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512  # of a response
+
 
 @dataclass(frozen=True, slots=True)
 class TurnDetection:
