@@ -37,7 +37,7 @@ async def test_two_turns_by_voice_with_an_interruption(service: Service, tmp_pat
         await expect(visit.replies).to_have_count(1, timeout=WITHIN_MS)
         await expect(visit.replies.first).to_contain_text("interrupted", timeout=WITHIN_MS)
         heard_s = await visit.heard_s()
-        service.speaker.script = reply(SHORT)
+        service.speaker.script = reply(SHORT, pause_s=0.02)  # at once would round to an RTF of 0.00
         await visit.spoken_to_the_end(2)
         await visit.picture("page")
         assert 0.5 < heard_s < LONG * 0.08

@@ -55,7 +55,7 @@ async def test_what_is_taken_after_the_end_is_history_too(talk: Talk) -> None:
     await until(lambda: talk.session.busy and len(talk.session._outbox._deltas) > 0)
     await talk.session.close()
     talk.reading = True
-    words = "".join(WORDS)
+    words = "".join(WORDS) * 10
     await until(lambda: bool(talk.all_of(Delta)) and talk.session.items[-1].role == "assistant")
     (part,) = talk.session.items[-1].parts
     assert isinstance(part, Reply)
