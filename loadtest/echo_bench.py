@@ -20,7 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp
 import grpc
+import uvloop
 
 from loadtest import machine
 from loadtest.crowd import Lateness
@@ -43,7 +45,7 @@ def main() -> int:
     try:
         with echoing() as server:
             result["by_run"] = [
-                asyncio.run(measure(server, protocol, int(streams), listens == "vad", options.seconds))
+                uvloop.run(measure(server, protocol, int(streams), listens == "vad", options.seconds))
                 for protocol in options.protocols.split(",")
                 for streams in options.streams.split(",")
                 for listens in options.turn_detection.split(",")
@@ -79,7 +81,9 @@ async def measure(server: dict[str, int], protocol: str, streams: int, listens: 
     async with contextlib.AsyncExitStack() as stack:
         callers: list[Caller] = []
         if protocol == "websocket":
-            callers = [WebSocketCaller(f"ws://127.0.0.1:{server['http']}/v1/realtime") for _ in range(streams)]
+            session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+            url = f"ws://127.0.0.1:{server['http']}/v1/realtime"
+            callers = [WebSocketCaller(session, url) for _ in range(streams)]
         else:
             address = f"127.0.0.1:{server['grpc']}"
             messages = await asyncio.to_thread(contract, address)

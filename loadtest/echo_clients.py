@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import aiohttp
 import grpc
 import numpy as np
-import websockets
 from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -18,6 +18,10 @@ PIECE = bytes(2 * 1920)  # silence, int16 at 24 kHz
 PROBE_EVERY = 12  # pieces; about one a second
 STAMP_SAMPLES = 4
 SERVICE = "chroma.v1.SpeechService"
+HEAD_CHARS = 64  # of an event, its type among them
+AUDIO, ERROR, DONE = '"response.output_audio.delta"', '"error"', '"response.done"'
+DELTA = '"delta":"'
+STAMP_CHARS = 12  # of base64: enough for the stamp
 
 
 @dataclass
@@ -57,47 +61,49 @@ class Caller(Protocol):
 
 
 class WebSocketCaller:
-    def __init__(self, url: str) -> None:
-        self._url = url
+    """Looks into events no further than it must: what it takes itself, it takes from the server."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session, self._url = session, url
         self._append = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(PIECE).decode()})
 
     async def begin(self, reply_s: float, listens: bool) -> None:
         """listens: the server looks for speech in what it hears."""
-        self._socket = await websockets.connect(self._url, compression=None, max_size=None)
+        self._socket = await self._session.ws_connect(self._url, max_msg_size=0)
         detection = {"type": "server_vad"} if listens else None
-        session = {
-            "type": "realtime",
-            "audio": {"input": {"turn_detection": detection}},
-            "chroma": {"max_reply_s": reply_s},
-        }
+        audio = {"input": {"turn_detection": detection}}
+        session = {"type": "realtime", "audio": audio, "chroma": {"max_reply_s": reply_s}}
         await self._send(type="session.update", session=session)
         content = [{"type": "input_text", "text": "hello"}]
         await self._send(type="conversation.item.create", item={"type": "message", "role": "user", "content": content})
         await self._send(type="response.create")
 
     async def say(self, probe: str | None) -> None:
-        await self._socket.send(self._append)
+        await self._socket.send_str(self._append)
         if probe:
             await self._send(type="response.cancel", response_id="none", event_id=probe)
 
     async def listen(self, timed: Timed) -> None:
-        async for text in self._socket:
-            event = json.loads(text)
-            match event["type"]:
-                case "response.output_audio.delta":
-                    timed.heard(base64.b64decode(event["delta"]))
-                case "error" if event["error"]["event_id"]:
-                    timed.answered(event["error"]["event_id"])
-                case "error":
-                    timed.errors.append(event["error"]["message"])
-                case "response.done":
-                    return
+        async for message in self._socket:
+            text: str = message.data
+            if AUDIO in text[:HEAD_CHARS]:
+                start = text.index(DELTA) + len(DELTA)
+                timed.heard(base64.b64decode(text[start : start + STAMP_CHARS]))
+            elif ERROR in text[:HEAD_CHARS]:
+                error = json.loads(text)["error"]
+                if error["event_id"]:
+                    timed.answered(error["event_id"])
+                else:
+                    timed.errors.append(error["message"])
+            elif DONE in text[:HEAD_CHARS]:
+                return
+        raise ConnectionError(f"the socket was closed: {self._socket.close_code}")
 
     async def end(self) -> None:
         await self._socket.close()
 
     async def _send(self, **event: Any) -> None:
-        await self._socket.send(json.dumps(event))
+        await self._socket.send_str(json.dumps(event))
 
 
 class GrpcCaller:
@@ -167,6 +173,6 @@ async def converse(caller: Caller, late_s: float, seconds: float, listens: bool)
         async with asyncio.timeout(10.0):
             await listening
         await caller.end()
-    except (OSError, TimeoutError, grpc.RpcError, websockets.WebSocketException) as error:
+    except (OSError, TimeoutError, grpc.RpcError, aiohttp.ClientError) as error:
         timed.errors.append(f"{type(error).__name__}: {error}")
     return timed

@@ -82,6 +82,14 @@ def table(results: dict[str, Result]) -> str:
             name = f"listeners without a gap, tiny weights, {run['reasoner']}, {run['placement']} Decoder"
             broke = f", first gap at {run['broke_at']}" if run["broke_at"] else ", no gap seen"
             rows.append((name, "-", f"{run['held_at']}{broke}", _where(result)))
+    for result in _of(results, "echo"):
+        for run in result["by_run"]:
+            if run["streams"] == 100 and not run["turn_detection"]:
+                down, trip = run["down_ms"], run["round_trip_ms"]
+                said = f"{down['p50']:.1f} ms p50, {down['p99']:.1f} p99; there and back {trip['p50']:.1f}, "
+                said += f"{trip['p99']:.1f}; {run['cores']:.2f} cores"
+                name = f"added by the ingress alone, 100 live streams, 80 ms pieces each way, {run['protocol']}"
+                rows.append((name, "-", said, _where(result)))
     for result in _of(results, "parity"):  # {"benchmark": "parity", "rows": [["what", "figure"]], "machine": ...}
         rows += [(what, "-", figure, _where(result)) for what, figure in result["rows"]]
     return _markdown(("", "paper", "ours", "where and when"), rows)
@@ -140,6 +148,20 @@ def _section(result: Result) -> Iterator[str]:
             "us per stream-second",
         )
         yield f"{run['reasoner']} Reasoner, {run['placement']} Decoder:\n\n{_markdown(head, rows6)}"
+    if result.get("benchmark") == "echo":
+        rows7 = [
+            (
+                run["protocol"],
+                str(run["streams"]),
+                "on" if run["turn_detection"] else "off",
+                f"{run['down_ms']['p50']:.2f} / {run['down_ms']['p99']:.2f}",
+                f"{run['round_trip_ms']['p50']:.2f} / {run['round_trip_ms']['p99']:.2f}",
+                f"{run['cores']:.2f}",
+            )
+            for run in result["by_run"]
+        ]
+        head7 = ("protocol", "streams", "turn detection", "down p50 / p99 ms", "round trip p50 / p99 ms", "cores")
+        yield _markdown(head7, rows7)
     if result.get("benchmark") == "stream":
         rows2 = [(name, _ms(values)) for name, values in result["stages_s"].items()]
         yield _markdown(("stage", "p50 / p95 ms"), [("first audio", _ms(result["first_audio_s"])), *rows2])
