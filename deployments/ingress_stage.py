@@ -17,6 +17,7 @@ from deployments.handles import RemoteCodec, answering
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.doors import Doors
+from deployments.ingress.garbage import settle
 from deployments.logs import report
 from deployments.settings import Models
 
@@ -40,6 +41,7 @@ class Ingress:
         await self._app.services.vad.warm()
         await answering(codec, "Codec")
         await self._warm_up()
+        settle()
         self._app.health.ready = True
         say(f"ready on port {self._doors.port}, gRPC on {self._doors.grpc_port}")
 

@@ -1,8 +1,9 @@
 """What the ingress itself adds to live streams, and what it takes: no graph, no models, a speaker that echoes.
 
-The ingress runs in a process of its own (`chroma bench-ingress`). Each stream sends a piece of 80 ms of audio and hears
-one, 12.5 times a second, over the Realtime WebSocket or gRPC. Measured: how old a piece is when it arrives, the round
-trip of a piece with a question behind it, and the cores of the ingress' process; with and without turn detection.
+The ingress runs in a process of its own (`chroma bench-ingress`). Each stream sends a piece of 80 ms of audio 12.5
+times a second over the Realtime WebSocket or gRPC, and hears as much, in lists of a frame or of four: the Codec sends
+lists of four and more once a reply plays. Measured: how old a list is when it arrives, the round trip of a piece with a
+question behind it, and the cores of the ingress' process; with and without turn detection.
 
 python -m loadtest.echo_bench --streams 100 --seconds 12 --json FILE
 """
@@ -43,13 +44,16 @@ def main() -> int:
     print(machine.line(result["machine"]), flush=True)
     print(f"wanted at 100 streams without turn detection: p99 {P99_MS:g} ms, {CORES:g} cores", flush=True)
     try:
-        with echoing() as server:
-            result["by_run"] = [
-                uvloop.run(measure(server, protocol, int(streams), listens == "vad", options.seconds))
-                for protocol in options.protocols.split(",")
-                for streams in options.streams.split(",")
-                for listens in options.turn_detection.split(",")
-            ]
+        result["by_run"] = []
+        for list_frames in map(int, options.list_frames.split(",")):
+            with echoing(list_frames) as server:
+                result["by_run"] += [
+                    {"list_frames": list_frames}
+                    | uvloop.run(measure(server, protocol, int(streams), listens == "vad", options.seconds))
+                    for protocol in options.protocols.split(",")
+                    for streams in options.streams.split(",")
+                    for listens in options.turn_detection.split(",")
+                ]
     except NoServer as error:
         print(error, file=sys.stderr)
         return 1
@@ -59,12 +63,14 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def echoing() -> Iterator[dict[str, int]]:
-    """The ingress, with its ports and its process' id."""
+def echoing(list_frames: int) -> Iterator[dict[str, int]]:
+    """The ingress, with its ports and its process' id. Its streams bring list_frames at once."""
+    print(f"replies in lists of {list_frames} frames:", flush=True)
     with TemporaryDirectory(prefix="echo-bench-") as folder:
         told, log = Path(folder) / "told.json", Path(folder) / "log"
         with log.open("wb") as said:
-            process = subprocess.Popen([CHROMA, "bench-ingress", str(told)], stdout=said, stderr=subprocess.STDOUT)
+            command = [str(CHROMA), "bench-ingress", str(told), "--list-frames", str(list_frames)]
+            process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         try:
             ends_at = time.monotonic() + START_S
             while not told.exists():
@@ -118,8 +124,8 @@ def _told(
         "cores": round(cores, 3),
         "down_ms": spread([ms for one in timed for ms in one.down], 3),
         "round_trip_ms": spread([ms for one in timed for ms in one.round_trip], 3),
-        "pieces": sum(one.pieces for one in timed),
-        "pieces_wanted": streams * int(seconds / PIECE_S),
+        "heard_s": round(sum(one.heard_s for one in timed), 2),
+        "heard_wanted_s": round(streams * int(seconds / PIECE_S) * PIECE_S, 2),
         "client_late_ms": round(1000 * late_s, 1),
         "errors": [error for one in timed for error in one.errors],
     }
@@ -140,6 +146,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.echo_bench", description=__doc__)
     parser.add_argument("--streams", default="100", help="at once, with commas")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each run; 4 and more")
+    parser.add_argument("--list-frames", default="1,4", help="of a reply, that come at once; with commas")
     parser.add_argument("--protocols", default="websocket,grpc")
     parser.add_argument("--turn-detection", default="off,vad", help="off, vad or both with a comma")
     parser.add_argument("--json", type=Path)

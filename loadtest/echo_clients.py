@@ -16,7 +16,6 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 PIECE_S = 0.08
 PIECE = bytes(2 * 1920)  # silence, int16 at 24 kHz
 PROBE_EVERY = 12  # pieces; about one a second
-STAMP_SAMPLES = 4
 SERVICE = "chroma.v1.SpeechService"
 HEAD_CHARS = 64  # of an event, its type among them
 AUDIO, ERROR, DONE = '"response.output_audio.delta"', '"error"', '"response.done"'
@@ -26,19 +25,19 @@ STAMP_CHARS = 12  # of base64: enough for the stamp
 
 @dataclass
 class Timed:
-    """Milliseconds. down: since a piece was made. round_trip: a piece and a question up, its answer down."""
+    """Milliseconds. down: since a list was made. round_trip: a piece and a question up, its answer down."""
 
     down: list[float] = field(default_factory=list)
     round_trip: list[float] = field(default_factory=list)
-    pieces: int = 0
+    heard_s: float = 0.0
     errors: list[str] = field(default_factory=list)
     asked: dict[str, float] = field(default_factory=dict)
 
-    def heard(self, pcm: bytes) -> None:
-        self.pieces += 1
-        if len(pcm) >= 2 * STAMP_SAMPLES:
-            made_ns = int(np.frombuffer(pcm, "<i8", 1)[0])
-            self.down.append((time.monotonic_ns() - made_ns) / 1e6)
+    def heard(self, head: bytes, pcm_bytes: int) -> None:
+        """A list: its first samples, which hold the time, and how long it is."""
+        self.heard_s += pcm_bytes / len(PIECE) * PIECE_S
+        made_ns = int(np.frombuffer(head, "<i8", 1)[0])
+        self.down.append((time.monotonic_ns() - made_ns) / 1e6)
 
     def ask(self, number: int) -> str:
         name = f"probe-{number}"
@@ -88,7 +87,8 @@ class WebSocketCaller:
             text: str = message.data
             if AUDIO in text[:HEAD_CHARS]:
                 start = text.index(DELTA) + len(DELTA)
-                timed.heard(base64.b64decode(text[start : start + STAMP_CHARS]))
+                end = text.index('"', start)
+                timed.heard(base64.b64decode(text[start : start + STAMP_CHARS]), (end - start) * 3 // 4)
             elif ERROR in text[:HEAD_CHARS]:
                 error = json.loads(text)["error"]
                 if error["event_id"]:
@@ -135,7 +135,9 @@ class GrpcCaller:
         async for told in self._call:
             match told.WhichOneof("event"):
                 case "response_delta":
-                    timed.heard(told.response_delta.audio)
+                    audio = told.response_delta.audio
+                    if audio:  # the last may hold what is left of a word alone
+                        timed.heard(audio, len(audio))
                 case "error" if told.error.request_id:
                     timed.answered(told.error.request_id)
                 case "error":

@@ -85,10 +85,11 @@ def table(results: dict[str, Result]) -> str:
     for result in _of(results, "echo"):
         for run in result["by_run"]:
             if run["streams"] == 100 and not run["turn_detection"]:
+                lists = f"lists of {80 * run['list_frames']} ms"
                 down, trip = run["down_ms"], run["round_trip_ms"]
                 said = f"{down['p50']:.1f} ms p50, {down['p99']:.1f} p99; there and back {trip['p50']:.1f}, "
                 said += f"{trip['p99']:.1f}; {run['cores']:.2f} cores"
-                name = f"added by the ingress alone, 100 live streams, 80 ms pieces each way, {run['protocol']}"
+                name = f"added by the ingress alone, 100 live streams, {lists}, {run['protocol']}"
                 rows.append((name, "-", said, _where(result)))
     for result in _of(results, "parity"):  # {"benchmark": "parity", "rows": [["what", "figure"]], "machine": ...}
         rows += [(what, "-", figure, _where(result)) for what, figure in result["rows"]]
@@ -153,6 +154,7 @@ def _section(result: Result) -> Iterator[str]:
             (
                 run["protocol"],
                 str(run["streams"]),
+                str(run["list_frames"]),
                 "on" if run["turn_detection"] else "off",
                 f"{run['down_ms']['p50']:.2f} / {run['down_ms']['p99']:.2f}",
                 f"{run['round_trip_ms']['p50']:.2f} / {run['round_trip_ms']['p99']:.2f}",
@@ -160,7 +162,15 @@ def _section(result: Result) -> Iterator[str]:
             )
             for run in result["by_run"]
         ]
-        head7 = ("protocol", "streams", "turn detection", "down p50 / p99 ms", "round trip p50 / p99 ms", "cores")
+        head7 = (
+            "protocol",
+            "streams",
+            "frames a list",
+            "turn detection",
+            "down p50 / p99 ms",
+            "round trip p50 / p99 ms",
+            "cores",
+        )
         yield _markdown(head7, rows7)
     if result.get("benchmark") == "stream":
         rows2 = [(name, _ms(values)) for name, values in result["stages_s"].items()]

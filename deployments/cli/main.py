@@ -110,11 +110,12 @@ def bench_graph(
 @app.command("bench-ingress", hidden=True)
 def bench_ingress(
     out: Annotated[Path, typer.Argument(help="Where its ports and its process are told, as JSON.")],
+    list_frames: Annotated[int, typer.Option(min=1, help="Frames that come at once.")] = 1,
 ) -> None:
     """Serve the ingress alone, with an echo behind it, until SIGTERM; loadtest.echo_bench is its client."""
     from deployments.bench.echo import serve as run
 
-    run(out)
+    run(out, list_frames)
 
 
 def main() -> None:

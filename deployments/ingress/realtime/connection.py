@@ -79,8 +79,10 @@ class Connection:
     async def _read(self) -> None:
         """Until the client has gone."""
         while True:
-            await self._session.unhurried()
-            await self._pace.take()
+            if self._session.hurried:
+                await self._session.unhurried()
+            if (wait_s := self._pace.take_s()) > 0:
+                await asyncio.sleep(wait_s)
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return

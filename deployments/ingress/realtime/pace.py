@@ -14,11 +14,10 @@ class Pace:
         self._left = float(limits.burst_events)
         self._counted_at = self._clock()
 
-    async def take(self) -> None:
-        """Returns when one more event may be read."""
+    def take_s(self) -> float:
+        """One more event is to be read, after so many seconds."""
         now = self._clock()
         earned = (now - self._counted_at) * self._limits.max_events_per_s
         self._left = min(float(self._limits.burst_events), self._left + earned) - 1
         self._counted_at = now
-        if self._left < 0:
-            await asyncio.sleep(-self._left / self._limits.max_events_per_s)
+        return max(0.0, -self._left / self._limits.max_events_per_s)

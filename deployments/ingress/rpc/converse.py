@@ -62,7 +62,8 @@ class Conversation:
     async def _read(self) -> None:
         """Until the client has half-closed, and all it is owed has been made."""
         while True:
-            await self._session.unhurried()
+            if self._session.hurried:
+                await self._session.unhurried()
             request = await self._call.context.read()
             if request is grpc.aio.EOF:
                 return await self._session.finish()

@@ -54,10 +54,13 @@ class Outbox:
         if self._deltas.get(response_id, 0) >= deltas:
             await self._until(lambda: self._deltas.get(response_id, 0) < deltas)
 
+    @property
+    def full(self) -> bool:
+        return len(self._events) >= WAITING_EVENTS
+
     async def unhurried(self) -> None:
         """Returns when few enough events wait for it to be fair to cause more."""
-        if len(self._events) >= WAITING_EVENTS:
-            await self._until(lambda: len(self._events) < WAITING_EVENTS)
+        await self._until(lambda: not self.full)
 
     async def _until(self, enough: Callable[[], bool]) -> None:
         while not enough() and not self._closed:

@@ -116,6 +116,11 @@ class Session:
         while (event := await self._outbox.take()) is not None:
             yield event
 
+    @property
+    def hurried(self) -> bool:
+        """More waits for the client than it should have when it is listened to; see unhurried()."""
+        return self._outbox.full
+
     async def unhurried(self) -> None:
         """Returns when the client has taken enough of what it was told to be listened to again."""
         await self._outbox.unhurried()
