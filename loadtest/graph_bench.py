@@ -22,7 +22,7 @@ from loadtest import machine
 from loadtest.crowd import Crowd
 from loadtest.listener import Question
 from loadtest.processes import cpu_s
-from loadtest.server import CHROMA, NoServer, Server, random_checkpoint, serving
+from loadtest.server import CHROMA, NoServer, Server, random_checkpoint, room, serving
 from loadtest.stream_bench import QUESTION, milliseconds, summary
 
 HOP_MS, SIDE_US = 1.0, 150.0  # wanted at 100 streams on two cores
@@ -79,7 +79,7 @@ def hops(options: argparse.Namespace) -> list[dict[str, Any]]:
 def real_time(options: argparse.Namespace, reasoner: str, placement: str) -> dict[str, Any]:
     """More and more listeners on one server, until one of them hears a gap or an error."""
     counts = [int(count) for count in options.listeners.split(",")]
-    settings = _settings(max(counts), reasoner, placement)
+    settings = room(max(counts), reasoner, placement)
     checkpoint = random_checkpoint(options.checkpoint)
     question = Question.read(QUESTION)
     print(f"\nlisteners in real time, {reasoner} Reasoner, {placement} Decoder, {checkpoint}", flush=True)
@@ -144,22 +144,6 @@ def _show(entry: dict[str, Any]) -> None:
     for error in entry["errors"][:3]:
         print(f"      {error}")
     sys.stdout.flush()
-
-
-def _settings(listeners: int, reasoner: str, placement: str) -> dict[str, str]:
-    """Room for all of them, on every stage."""
-    room = {
-        f"CHROMA_SCALE__{s}__MAX_ONGOING_REQUESTS": str(4 * listeners + 64) for s in ("CODEC", "BACKBONE", "REASONER")
-    }
-    slots = {f"CHROMA_MODELS__{s}__SLOTS": str(listeners + 8) for s in ("CODEC", "BACKBONE", "REASONER")}
-    return {
-        **room,
-        **slots,
-        "CHROMA_MODELS__INGRESS__MAX_CONCURRENT": str(4 * listeners + 64),
-        "CHROMA_MODELS__REASONER__ENGINE": reasoner,
-        "CHROMA_MODELS__REASONER__MAX_MODEL_LEN": "2048",
-        "CHROMA_MODELS__PLACEMENT": placement,
-    }
 
 
 def _options() -> argparse.Namespace:

@@ -36,6 +36,22 @@ def random_checkpoint(folder: Path, size: str = "tiny") -> Path:
     return folder
 
 
+def room(listeners: int, reasoner: str, placement: str) -> dict[str, str]:
+    """Settings of a server with room for so many listeners on every stage."""
+    requests = {
+        f"CHROMA_SCALE__{s}__MAX_ONGOING_REQUESTS": str(4 * listeners + 64) for s in ("CODEC", "BACKBONE", "REASONER")
+    }
+    slots = {f"CHROMA_MODELS__{s}__SLOTS": str(listeners + 8) for s in ("CODEC", "BACKBONE", "REASONER")}
+    return {
+        **requests,
+        **slots,
+        "CHROMA_MODELS__INGRESS__MAX_CONCURRENT": str(4 * listeners + 64),
+        "CHROMA_MODELS__REASONER__ENGINE": reasoner,
+        "CHROMA_MODELS__REASONER__MAX_MODEL_LEN": "2048",
+        "CHROMA_MODELS__PLACEMENT": placement,
+    }
+
+
 @contextlib.contextmanager
 def serving(checkpoint: Path, log: Path, ca: Path | None = None, /, **environment: str) -> Iterator[Server]:
     """A graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused".
