@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from chroma_models.errors import StageUnavailable
@@ -135,9 +134,13 @@ class VadStream:
         taken = min(self.chunks, MOST_CHUNKS) * CHUNK_BYTES
         sound = np.frombuffer(self._waiting[:taken], np.int16).astype(np.float32) / np.float32(32768.0)
         del self._waiting[:taken]
-        sound = np.concatenate([self._context, sound])
-        self._context = sound[-CONTEXT_SAMPLES:]
-        return sliding_window_view(sound, CONTEXT_SAMPLES + CHUNK_SAMPLES)[::CHUNK_SAMPLES]
+        chunks = sound.reshape(-1, CHUNK_SAMPLES)
+        windows = np.empty((len(chunks), CONTEXT_SAMPLES + CHUNK_SAMPLES), np.float32)
+        windows[:, CONTEXT_SAMPLES:] = chunks
+        windows[0, :CONTEXT_SAMPLES] = self._context
+        windows[1:, :CONTEXT_SAMPLES] = chunks[:-1, -CONTEXT_SAMPLES:]
+        self._context = chunks[-1, -CONTEXT_SAMPLES:]
+        return windows
 
     def hear(self, probabilities: list[float], state: NDArray[np.float32]) -> None:
         """Of the chunks that next() gave."""
