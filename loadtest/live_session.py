@@ -54,6 +54,10 @@ class Reply:
         return max(self.done_at, self.playback.last_audio_at or 0.0) - self.stopped_at
 
 
+class Unheard(Exception):
+    """A reply ended without audio."""
+
+
 class LiveSession:
     """Open it with `async with`. What goes wrong is kept in faults; nothing is raised for it."""
 
@@ -99,13 +103,15 @@ class LiveSession:
         return self.replies[-1]
 
     async def played(self, reply: Reply, seconds: float | None = None) -> None:
-        """Returns when so much of a reply has been played, or all of it."""
+        """Returns when so much of a reply has been played, or all of it. Raises Unheard."""
         if seconds is None:
             await self._until(lambda: reply.done_at is not None, f"the end of {reply.id}")
             await asyncio.sleep(reply.playback.silent_from - time.monotonic())
             return
-        await self._until(lambda: reply.playback.first_audio_at is not None, f"audio of {reply.id}")
-        assert reply.playback.first_audio_at is not None
+        begun = lambda: reply.playback.first_audio_at is not None or reply.done_at is not None  # noqa: E731
+        await self._until(begun, f"audio of {reply.id}")
+        if reply.playback.first_audio_at is None:
+            raise Unheard(f"{reply.id} was {reply.status} before it was heard: {reply.reason}")
         await asyncio.sleep(reply.playback.first_audio_at + seconds - time.monotonic())
 
     async def cancel(self, reply: Reply) -> None:

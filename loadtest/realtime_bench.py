@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from loadtest import machine
 from loadtest.crowd import Lateness
-from loadtest.live_session import LiveSession, Reply
+from loadtest.live_session import LiveSession, Reply, Unheard
 from loadtest.microphone import recording
 from loadtest.processes import cpu_s
 from loadtest.server import NoServer, random_checkpoint, room, serving
@@ -96,7 +96,7 @@ async def _one(session: LiveSession, number: int, plan: Plan, question: NDArray[
             told.cancelled.append(await session.interrupt(told.interrupted[-1], _varied(question, rng)))
             await session.played(told.cancelled[-1], PLAYED_S)
             await session.cancel(told.cancelled[-1])
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, Unheard) as error:
         told.faults.append(f"{type(error).__name__}: {error}")
     told.faults += session.faults + session.order.faults
     told.faults += [f"{reply.status}: {reply.reason}" for reply in told.heard_out if reply.status == "failed"]

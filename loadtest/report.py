@@ -91,6 +91,13 @@ def table(results: dict[str, Result]) -> str:
                 said += f"{trip['p99']:.1f}; {run['cores']:.2f} cores"
                 name = f"added by the ingress alone, 100 live streams, {lists}, {run['protocol']}"
                 rows.append((name, "-", said, _where(result)))
+    for result in _of(results, "realtime"):
+        first, voice, message = result["first_audio_s"], result["interrupted_ms"], result["cancelled_ms"]
+        said = f"{result['failed']} failed; first audio {_ms(first)}, "
+        said += f"silent after a word {voice['p50']:.0f} / {voice['p95']:.0f} ms, "
+        said += f"after a cancel {message['p50']:.0f} / {message['p95']:.0f} ms (p50 / p95)"
+        name = f"{result['plan']['sessions']} live conversations at once, tiny weights, with turn detection"
+        rows.append((name, "-", said, _where(result)))
     for result in _of(results, "parity"):  # {"benchmark": "parity", "rows": [["what", "figure"]], "machine": ...}
         rows += [(what, "-", figure, _where(result)) for what, figure in result["rows"]]
     return _markdown(("", "paper", "ours", "where and when"), rows)
@@ -172,6 +179,12 @@ def _section(result: Result) -> Iterator[str]:
             "cores",
         )
         yield _markdown(head7, rows7)
+    if result.get("benchmark") == "realtime":
+        head8 = ("sessions", "failed", "first audio ms", "response latency ms", "with gaps", "silent after a word ms")
+        voice, gaps = result["interrupted_ms"], f"{result['turns_with_underrun']} of {result['heard_out']}"
+        times = (_ms(result["first_audio_s"]), _ms(result["response_latency_s"]))
+        stopped = f"{voice['p50']:.0f} / {voice['p95']:.0f}"
+        yield _markdown(head8, [(str(result["plan"]["sessions"]), str(result["failed"]), *times, gaps, stopped)])
     if result.get("benchmark") == "stream":
         rows2 = [(name, _ms(values)) for name, values in result["stages_s"].items()]
         yield _markdown(("stage", "p50 / p95 ms"), [("first audio", _ms(result["first_audio_s"])), *rows2])

@@ -37,7 +37,7 @@ def random_checkpoint(folder: Path, size: str = "tiny") -> Path:
 
 
 def room(listeners: int, reasoner: str, placement: str) -> dict[str, str]:
-    """Settings of a server with room for so many listeners on every stage."""
+    """Settings of a server with room for so many listeners on every stage: it is late rather than refuse one."""
     requests = {
         f"CHROMA_SCALE__{s}__MAX_ONGOING_REQUESTS": str(4 * listeners + 64) for s in ("CODEC", "BACKBONE", "REASONER")
     }
@@ -46,6 +46,8 @@ def room(listeners: int, reasoner: str, placement: str) -> dict[str, str]:
         **requests,
         **slots,
         "CHROMA_MODELS__INGRESS__MAX_CONCURRENT": str(4 * listeners + 64),
+        "CHROMA_SERVING__LIMITS__MAX_LOAD": "100",
+        "CHROMA_SERVING__LIMITS__ADMIT_TIMEOUT_S": "10",
         "CHROMA_MODELS__REASONER__ENGINE": reasoner,
         "CHROMA_MODELS__REASONER__MAX_MODEL_LEN": "2048",
         "CHROMA_MODELS__PLACEMENT": placement,

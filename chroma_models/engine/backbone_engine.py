@@ -171,17 +171,19 @@ class BackboneEngine:
             self._admission.entered(ticket, positions, turn.limits.max_frames, realtime=realtime, rolls=rolls)
             return True
 
+        too_many = "One more turn would slow the others down."
         if not fits():
             end_s = self._admission.next_end_s()
             if end_s is not None and end_s > config.admit_timeout_s:
-                raise Overloaded("One more turn would slow the others down.", self._admission.retry_after_s())
+                raise Overloaded(too_many, self._admission.retry_after_s())
         rank = Rank.RESUMED if resumed else Rank.REALTIME if realtime else Rank.FAST
         try:
             slot = await self._pool.acquire(turn.id, config.admit_timeout_s, rank, claim)
         except BaseException as error:
             self._admission.left(ticket)
             if isinstance(error, Overloaded):
-                raise Overloaded(error.message, self._admission.retry_after_s()) from None
+                message = error.message if fits() else too_many
+                raise Overloaded(message, self._admission.retry_after_s()) from None
             raise
         self._tickets[slot] = ticket
         return slot

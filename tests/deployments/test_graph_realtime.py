@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.deployments.graph import Graph
+from loadtest.microphone import recording
+from loadtest.realtime_bench import Plan, converse
+from tests.deployments.graph import QUESTION, Graph
 from tests.deployments.ingress.realtime.client import Client
 from tests.deployments.ingress.session.speech import pieces, silence, spoken
 
@@ -98,4 +100,17 @@ async def test_a_client_that_goes_takes_its_turns_with_it(graph: Graph) -> None:
         await client.one("response.output_audio.delta")
         client.socket.transport.abort()
     await freed(graph)
+    await graph.idle()
+
+
+async def test_the_benchmark_holds_its_conversations(graph: Graph) -> None:
+    plan = Plan(sessions=3, turns=1, reply_s=1.5, think_s=0.3, join_s=1.0, piece_s=0.08, seed=0)
+    told = await converse(graph.url.replace("http", "ws"), plan, recording(QUESTION))
+    assert told["faults"] == []
+    assert told["failed"] == 0
+    assert (told["heard_out"], told["turns"]) == (3, 9)
+    assert told["interrupted_ms"]["n"] == told["cancelled_ms"]["n"] == 3
+    assert told["first_audio_s"]["n"] == told["response_latency_s"]["n"] == 9
+    assert told["first_audio_s"]["min"] > 0
+    assert told["response_latency_s"]["min"] > 0.5  # the VAD's silence is in it
     await graph.idle()
