@@ -17,8 +17,8 @@ install: ## make .venv and everything in it (PYTHON=python3.12 chooses the inter
 demo: install ## ask a spoken question, get reply.wav (QUESTION=my.wav CHECKPOINT=FlashLabs/Chroma-4B)
 	@$(BIN)/chroma demo $(if $(QUESTION),--question "$(QUESTION)") $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
 
-serve: install ## start the server and leave it running (CHECKPOINT=...)
-	@$(BIN)/chroma serve $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
+serve: install ## start the server on the loopback, without API keys, and leave it running (CHECKPOINT=...)
+	@$(BIN)/chroma serve --no-auth $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(ARGS)
 
 test: install ## run all tests (ARGS="-k backbone -x")
 	@$(BIN)/pytest $(ARGS)

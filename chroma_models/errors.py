@@ -72,7 +72,14 @@ class Overloaded(ChromaError):
 
 
 class QuotaExceeded(ChromaError):
+    """A tenant has what it may have. quota names which share that is. Carries retry_after_s."""
+
     code = "insufficient_quota"
+
+    def __init__(self, message: str, retry_after_s: float | None = None, quota: str | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.args = (message, retry_after_s, quota)
+        self.quota = quota
 
 
 class StageUnavailable(ChromaError):

@@ -98,6 +98,23 @@ class Limits:
         return int(self.max_reply_s * FRAMES_PER_S + 1e-6)
 
 
+FAST_PRIORITY = 10  # of whole-file work; tenants move their turns up or down by less
+
+
+@dataclass(frozen=True, slots=True)
+class FairShare:
+    """Whose turn it is, where turns wait for each other: key is a keyed hash of the tenant.
+
+    Of those who wait, the one goes first whose tenant holds the fewest slots for its weight.
+    """
+
+    key: str = ""
+    weight: float = 1.0
+
+
+ONE_SHARE = FairShare()  # where tenants are not told apart
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One spoken reply to make: the conversation so far, the voice to answer in, and how.
@@ -114,6 +131,7 @@ class Turn:
     limits: Limits = field(default_factory=Limits)
     pace: Literal["realtime", "fast"] = "realtime"
     priority: int = 0
+    share: FairShare = ONE_SHARE
     deadline_s: float = 180.0  # wall time the whole turn may take
 
 

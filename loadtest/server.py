@@ -56,15 +56,16 @@ def room(listeners: int, reasoner: str, placement: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serving(checkpoint: Path, log: Path, ca: Path | None = None, /, **environment: str) -> Iterator[Server]:
-    """A graph that is ready. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused".
+    """A graph that is ready, and open to all. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused".
 
     ca: who signed the certificate that environment gives the server; it speaks TLS then.
     """
     port = _free_port()
     url = f"http{'s' if ca else ''}://127.0.0.1:{port}"
     command = [str(CHROMA), "serve", "--checkpoint", str(checkpoint), "--port", str(port), "--grpc-port", "0"]
+    settings = {**os.environ, "CHROMA_MODELS__INGRESS__AUTH": "false", **environment}
     with log.open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=settings)
     try:
         _wait_ready(url, ca, process, log)
         yield Server(url, process.pid)

@@ -17,7 +17,7 @@ from chroma_models.codec.voice_encoder import VoiceEncoder
 from chroma_models.config import CodecConfig
 from chroma_models.engine.slots import Slot, SlotPool
 from chroma_models.errors import InvalidCodes, InvalidVoice, Overloaded, StageUnavailable
-from chroma_models.types import CODEBOOKS, SAMPLE_RATE_HZ
+from chroma_models.types import CODEBOOKS, ONE_SHARE, SAMPLE_RATE_HZ, FairShare
 
 T = TypeVar("T")
 
@@ -67,9 +67,9 @@ class CodecEngine:
             raise StageUnavailable(f"The codec's step loop made no progress for {stalled_s:.1f} s.", RETRY_S)
 
     @asynccontextmanager
-    async def slot(self, turn_id: str) -> AsyncGenerator[Slot, None]:
+    async def slot(self, turn_id: str, share: FairShare = ONE_SHARE) -> AsyncGenerator[Slot, None]:
         """A stream that has heard nothing yet. Raises Overloaded when no slot comes free in admit_timeout_s."""
-        slot = await self._pool.acquire(turn_id, self.config.admit_timeout_s)
+        slot = await self._pool.acquire(turn_id, self.config.admit_timeout_s, share=share)
         try:
             # Queued, not awaited: it runs before anything else of this slot, and after what its last owner left behind.
             self.thread.submit(Place(slot, None, None))

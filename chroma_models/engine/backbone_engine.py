@@ -178,7 +178,7 @@ class BackboneEngine:
                 raise Overloaded(too_many, self._admission.retry_after_s())
         rank = Rank.RESUMED if resumed else Rank.REALTIME if realtime else Rank.FAST
         try:
-            slot = await self._pool.acquire(turn.id, config.admit_timeout_s, rank, claim)
+            slot = await self._pool.acquire(turn.id, config.admit_timeout_s, rank, claim, turn.share)
         except BaseException as error:
             self._admission.left(ticket)
             if isinstance(error, Overloaded):

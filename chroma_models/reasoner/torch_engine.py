@@ -105,7 +105,9 @@ class TorchReasoner:
         features = await asyncio.to_thread(lambda: deque(self.prompts.mel.features(c.samples) for c in prompt.clips))
         reply = Reply(turn, prompt, after, self.prompts, self.config, self._im_end)
         if not reply.over:  # else nothing is to come, and no slot is needed
-            self._admit(Row(await self._slots.acquire(turn.id, self.config.admit_timeout_s), reply, features))
+            self._admit(
+                Row(await self._slots.acquire(turn.id, self.config.admit_timeout_s, share=turn.share), reply, features)
+            )
         try:
             yield Admitted(self.fingerprint, len(prompt.ids))
             while not isinstance(item := await reply.take(), Finished):

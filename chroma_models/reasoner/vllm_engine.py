@@ -21,7 +21,7 @@ from chroma_models.reasoner.prompts import Prompt, PromptBuilder
 from chroma_models.reasoner.reply import Reply
 from chroma_models.reasoner.row_check import RowCheck, row_bytes
 from chroma_models.reasoner.vllm_config import engine_args, prepare_environment, write_model_folder
-from chroma_models.types import LISTEN_RATE_HZ, Admitted, Finished, TextStep, Turn
+from chroma_models.types import FAST_PRIORITY, LISTEN_RATE_HZ, Admitted, Finished, TextStep, Turn
 
 RETRY_AFTER_S = 5.0
 PROBES = ("one two three four", "The quick brown fox jumps over the lazy dog. 0123456789")
@@ -144,7 +144,7 @@ class VllmReasoner:
         reply = Reply(turn, prompt, after, self.prompts, self.config, self._im_end)
         pump: asyncio.Task[None] | None = None
         if not reply.over:  # else nothing is to come, and no slot is needed
-            pump = self._admit(reply, await self._slots.acquire(turn.id, self.config.admit_timeout_s))
+            pump = self._admit(reply, await self._slots.acquire(turn.id, self.config.admit_timeout_s, share=turn.share))
         try:
             yield Admitted(self.fingerprint, len(prompt.ids))
             while not isinstance(item := await reply.take(), Finished):
@@ -169,7 +169,9 @@ class VllmReasoner:
             return
         settled = Prompt(prompt.ids[: prompt.starts[-1]], prompt.clips[:-1], prompt.starts[:-1])
         request = request_of(Reply(turn, settled, (), self.prompts, self.config, self._im_end))
-        async for _ in self._llm.generate(request, self._params(max_tokens=1), f"warm-{uuid.uuid4().hex}", priority=1):
+        async for _ in self._llm.generate(
+            request, self._params(max_tokens=1), f"warm-{uuid.uuid4().hex}", priority=FAST_PRIORITY
+        ):
             pass
 
     def _admit(self, reply: Reply, slot: Slot) -> asyncio.Task[None]:

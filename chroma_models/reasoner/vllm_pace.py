@@ -15,6 +15,8 @@ import sys
 import time
 from typing import Any
 
+from chroma_models.types import FAST_PRIORITY
+
 CORE = "vllm.v1.engine.core"
 COMPANY, INTERVAL_S = "chroma_company", "chroma_step_interval_s"  # in vLLM's additional_config
 
@@ -44,10 +46,10 @@ def paced_step(core: Any) -> bool:
 
 
 def patient(scheduler: Any, company: int) -> bool:
-    """Whether nobody would notice: enough requests run, all realtime (priority 0) with a token out, and none waits."""
+    """Whether nobody would notice: enough requests run, all realtime with a token out, and none waits."""
     running = scheduler.running
     return (
         len(running) >= company
         and not scheduler.waiting
-        and all(request.num_output_tokens and not request.priority for request in running)
+        and all(request.num_output_tokens and request.priority < FAST_PRIORITY for request in running)
     )

@@ -62,7 +62,7 @@ class CodecStage:
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
         """Speech of a turn, from where progress ends. Closing it frees the slot and everything upstream."""
-        async with self.engine.slot(turn.id) as slot:
+        async with self.engine.slot(turn.id, turn.share) as slot:
             if progress is not None and progress.frames:
                 await self.engine.rebuild(slot, codes_array(progress.frames))
             speech = _Speech(self.engine, slot)

@@ -43,7 +43,9 @@ def serve(out: Path, list_frames: int) -> None:
 
 
 async def _serve(out: Path, list_frames: int) -> None:
-    config = IngressConfig(http_port=0, grpc_port=0, drain_linger_s=0.0, drain_wait_s=0.0, max_concurrent=4096)
+    config = IngressConfig(
+        auth=False, http_port=0, grpc_port=0, drain_linger_s=0.0, drain_wait_s=0.0, max_concurrent=4096
+    )
     app = IngressApp(Echo(list_frames), config, Sampling(seed=0))
     doors = Doors(app, config)
     await doors.start()

@@ -1,6 +1,7 @@
 """Ask a running server one spoken question, as any OpenAI client would."""
 
 import base64
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def ask(
     body = _request(question, voice, transcript, max_reply_s)
     if not out.parent.is_dir():
         raise InvalidRequest(f"{out} cannot be written: {out.parent} is no folder.")
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("CHROMA_API_KEY") or "none", max_retries=0)
     words: list[str] = []
     first: float | None = None
     samples = 0

@@ -16,7 +16,7 @@ def demo(question: Path | None, checkpoint: str | None, out: Path, settings_file
     """Write a spoken reply to `out` and print the words, the times, and a line per stage."""
     random = checkpoint is None and settings_file is None
     named = str(_random()) if random else checkpoint
-    settings = checked(load_settings(settings_file, named, port=_free_port(), grpc_port=0))
+    settings = checked(load_settings(settings_file, named, "127.0.0.1", _free_port(), 0, no_auth=True))
     from deployments.cluster import deploy, local_ray
 
     with local_ray(quiet=False), as_file(QUESTION) as built_in:

@@ -8,11 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from chroma_models.errors import ChromaError
+from deployments.cli.tenant_commands import keys, tenants
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Checkpoint = Annotated[str | None, typer.Option(help="A folder, or a Hugging Face id. Overrides the settings.")]
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="A YAML file; see README, Settings.")]
+
+
+app.add_typer(tenants, name="tenants")
+app.add_typer(keys, name="keys")
 
 
 @app.command()
@@ -22,11 +27,12 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 takes a free one.")] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Anybody may call. On the loopback alone.")] = False,
 ) -> None:
     """Start the graph on this machine and leave it running until Ctrl-C."""
     from deployments.cli.serve import serve as run
 
-    run(settings, checkpoint, host, port, grpc_port)
+    run(settings, checkpoint, host, port, grpc_port, no_auth)
 
 
 @app.command()
@@ -74,7 +80,7 @@ def migrate(
     settings: SettingsFile = None,
     database: Annotated[str | None, typer.Option(help="Its URL. Overrides the settings.")] = None,
 ) -> None:
-    """Bring the database of voices up to this version; a SQLite file also is at every start."""
+    """Bring the database up to this version; a SQLite file also is at every start."""
     from deployments.cli.migrate import migrate as run
 
     run(settings, database)

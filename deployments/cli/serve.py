@@ -1,6 +1,7 @@
 """Run the graph on this machine."""
 
 import contextlib
+import ipaddress
 import signal
 import socket
 import threading
@@ -22,9 +23,10 @@ def load_settings(
     host: str | None = None,
     port: int | None = None,
     grpc_port: int | None = None,
+    no_auth: bool = False,
 ) -> Settings:
     """Settings with the command line's words on top."""
-    words = (("host", host), ("http_port", port), ("grpc_port", grpc_port))
+    words = (("host", host), ("http_port", port), ("grpc_port", grpc_port), ("auth", False if no_auth else None))
     ingress = {k: v for k, v in words if v is not None}
     models: dict[str, Any] = {
         **({"checkpoint": checkpoint} if checkpoint else {}),
@@ -45,9 +47,16 @@ def _host(settings: Settings) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def serve(path: Path | None, checkpoint: str | None, host: str | None, port: int | None, grpc_port: int | None) -> None:
+def serve(
+    path: Path | None,
+    checkpoint: str | None,
+    host: str | None,
+    port: int | None,
+    grpc_port: int | None,
+    no_auth: bool = False,
+) -> None:
     """Start, say where, wait for Ctrl-C or SIGTERM, drain. While it starts or drains, either stops it at once."""
-    settings = checked(load_settings(path, checkpoint, host, port, grpc_port))
+    settings = checked(load_settings(path, checkpoint, host, port, grpc_port, no_auth))
     from deployments.cluster import deploy, drain, local_ray
 
     with local_ray(quiet=False):
@@ -89,22 +98,40 @@ def checked(settings: Settings) -> Settings:
 
 def _with_files(settings: Settings) -> Settings:
     """Keys, certificate and database looked at once, and named so that replicas find them."""
-    from deployments.ingress.callers import read_keys
+    from deployments.ingress.api_key import pepper
     from deployments.ingress.store.address import database_url
-    from deployments.ingress.store.schema import prepare
+    from deployments.ingress.store.schema import has_keys, prepare
     from deployments.ingress.tls import Certificate
 
     ingress = settings.models.ingress
-    if ingress.api_keys_file is not None:
-        read_keys(ingress.api_keys_file)
+    if not ingress.auth and not is_loopback(ingress.host):
+        raise InvalidRequest(
+            f"Without authentication anybody could call: --no-auth is for the loopback, and {ingress.host} is not. "
+            "Leave it out, or choose --host 127.0.0.1."
+        )
     Certificate.of(ingress)
     database = database_url(ingress.database_url)
     prepare(database)
-    named = ("api_keys_file", "tls_cert_file", "tls_key_file")
+    if ingress.auth:
+        pepper(ingress.key_secret, database)
+        if not has_keys(database):
+            print(
+                "No API keys exist yet, so nobody may call: `chroma tenants add NAME`, then `chroma keys add NAME`; "
+                "or start with --no-auth on the loopback.",
+                flush=True,
+            )
+    named = ("tls_cert_file", "tls_key_file")
     found: dict[str, Any] = {name: path.resolve() for name in named if (path := getattr(ingress, name)) is not None}
     found["database_url"] = database.render_as_string(hide_password=False)
     ingress = ingress.model_copy(update=found)
     return settings.model_copy(update={"models": settings.models.model_copy(update={"ingress": ingress})})
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name that may lead anywhere
 
 
 def _check_port(host: str, port: int, option: str) -> None:

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from chroma_models.errors import UnknownModel
 from chroma_models.types import Sampling
+from deployments.ingress.admin_routes import ADMIN, AdminRoutes, Operators
 from deployments.ingress.chat import ChatCompletions
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.edge import Edge
@@ -16,6 +17,7 @@ from deployments.ingress.realtime.client_secrets import ClientSecrets
 from deployments.ingress.realtime.endpoint import Realtime
 from deployments.ingress.services import Services
 from deployments.ingress.speaker import Speaker
+from deployments.ingress.usage_route import UsageRoute
 from deployments.ingress.voice_routes import VoiceRoutes
 from deployments.ingress.web_page import page_routes
 
@@ -24,10 +26,7 @@ class IngressApp:
     """The ASGI application over one Speaker. health.ready is for the owner to set, once a turn has been spoken."""
 
     def __init__(self, speaker: Speaker, config: IngressConfig, default_sampling: Sampling, created_s: int = 0) -> None:
-        """created_s: Unix second at which the model was made, as /v1/models tells it.
-
-        Raises InvalidRequest where the key file cannot be used.
-        """
+        """created_s: Unix second at which the model was made, as /v1/models tells it."""
         self.services = Services(speaker, config, default_sampling)
         self.health = self.services.health
         self._model = {"id": config.model_id, "object": "model", "created": created_s, "owned_by": "chroma-serve"}
@@ -38,11 +37,14 @@ class IngressApp:
             Route("/v1/models", self._models),
             Route("/v1/models/{model:path}", self._one_model),
             *VoiceRoutes(self.services).routes,
+            Route("/v1/usage", UsageRoute(self.services)),
+            *AdminRoutes(self.services).routes,
             Route("/healthz", self._alive),
             Route("/readyz", self._ready),
             Route("/-/healthz", self._serving),
             *page_routes(),
         ]
+        self._operators = Operators(config.admin_key)
         self._router = Router(routes, redirect_slashes=False)
         self._edge = Edge(self._route, config, self.health)
 
@@ -60,8 +62,11 @@ class IngressApp:
         """
         scope = {**scope, "app": self}
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
-            scope["caller"] = caller = self.services.callers.of_scope(scope)
-            caller.check_key()
+            if scope["path"].startswith(ADMIN):
+                self._operators.check(scope)
+            else:
+                scope["caller"] = caller = await self.services.callers.of_scope(scope)
+                caller.check(scope_of(scope["path"]))
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:
@@ -97,3 +102,10 @@ class IngressApp:
     async def _serving(self, request: Request) -> Response:
         """Asked by load balancers and by KubeRay, which looks for the word `success`."""
         return PlainTextResponse("draining", 503) if self.health.draining else PlainTextResponse("success")
+
+
+def scope_of(path: str) -> str:
+    """What a key must be good for, to call what lies there."""
+    if path.startswith("/v1/audio/voice"):
+        return "voices"
+    return "usage" if path.startswith("/v1/usage") else "speech"

@@ -1,29 +1,44 @@
-"""Who is calling: API keys from a file, and short-lived client secrets for those who should not hold a key."""
+"""Who is calling: API keys of tenants, and short-lived client secrets for those who should not hold a key."""
 
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import jwt
 import pydantic_core
+from cachetools import TTLCache
 from jwt.types import Options
 from starlette.types import Scope
 
-from chroma_models.errors import Forbidden, InvalidRequest, TooLarge, Unauthenticated
+from chroma_models.errors import Forbidden, TooLarge, Unauthenticated
+from deployments.ingress.api_key import KeyHash, ParsedKey, parse_key
 from deployments.ingress.config import IngressConfig
+from deployments.ingress.store.tenant_store import SCOPES, TenantStore
+from deployments.ingress.store.tenant_tables import ApiKey, Tenant
 
-EVERYBODY = "public"  # the one tenant of a server without a key file
-TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+EVERYBODY = "public"  # the one tenant of a server without authentication
 PREFIX = "ek_"
 ALGORITHM = "HS256"
 AUDIENCE = "realtime"
 CLAIMS = ["aud", "exp", "tenant", "key", "session"]
 MAX_SESSION_BYTES = 4096  # the token travels in a header line, of which WebSocket servers read 8 KB
+UNKNOWN = "The API key is not known here; check it, or ask the operator for one."
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a tenant may use. None: without a limit. audio_s: spoken to them."""
+
+    streams: int
+    audio_s_per_minute: float | None
+    audio_s_per_day: float | None
+    voices: int
+    priority: int
+    weight: float
+    retention_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +46,24 @@ class Caller:
     """Whose request it is. Everything that is stored belongs to a tenant; key_id names a key without telling it.
 
     session: the settings a client secret was made with, None for an API key. A client secret opens sessions, no more.
+    share: None where nobody counts, on a server without authentication.
     """
 
     tenant: str
     key_id: str
     session: Mapping[str, Any] | None = None
+    scopes: frozenset[str] = frozenset(SCOPES)
+    share: Share | None = None
 
-    def check_key(self) -> None:
-        """Raises Forbidden for one who came with a client secret."""
+    def check(self, scope: str) -> None:
+        """Raises Forbidden for one who came with a client secret, or whose key lacks the scope."""
         if self.session is not None:
             raise Forbidden("A client secret opens Realtime sessions only; use an API key here.")
+        self.check_scope(scope)
+
+    def check_scope(self, scope: str) -> None:
+        if scope not in self.scopes:
+            raise Forbidden(f"This API key lacks the scope '{scope}'; use another, or ask the operator for one.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,45 +75,43 @@ class ClientSecret:
 class Callers:
     """Tells callers by what they show.
 
-    Keys are kept as hashes under a key of this process, so the time a look-up takes tells nothing about any of them.
-    Without a key file everybody is one tenant, which is meant for the loopback.
+    What the database says of a key is believed for key_cache_s, so that a revoked one is refused soon everywhere.
     """
 
-    def __init__(self, config: IngressConfig, clock: Callable[[], float] = time.time) -> None:
-        """Raises InvalidRequest where the key file cannot be used."""
-        self._ttl_s, self._clock = config.client_secret_ttl_s, clock
-        self._salt = secrets.token_bytes(32)
+    def __init__(self, config: IngressConfig, tenants: TenantStore, clock: Callable[[], float] = time.time) -> None:
+        self._auth, self._ttl_s, self._clock = config.auth, config.client_secret_ttl_s, clock
+        self._tenants = tenants
+        self._hash: KeyHash | None = None
         self._signing = blake2b(
             (config.token_secret or secrets.token_hex()).encode(), person=b"client secrets"
         ).digest()
-        self._keys: dict[bytes, Caller] | None = None
-        if config.api_keys_file is not None:
-            self._keys = {
-                self._hash(key): Caller(tenant, _key_id(key)) for key, tenant in read_keys(config.api_keys_file).items()
-            }
+        self._known: TTLCache[str, tuple[ApiKey, Tenant] | None] = TTLCache(config.key_cache, config.key_cache_s)
 
-    def of_key(self, secret: str | None) -> Caller:
+    def open(self, key_hash: KeyHash) -> None:
+        """From now on keys can be told."""
+        self._hash = key_hash
+
+    async def of_key(self, secret: str | None) -> Caller:
         """The caller behind an API key or a client secret. Raises Unauthenticated, which says what to do."""
         if secret and secret.startswith(PREFIX):
-            return self._of_client_secret(secret.removeprefix(PREFIX))
-        if self._keys is None:
+            return await self._of_client_secret(secret.removeprefix(PREFIX))
+        if not self._auth:
             return Caller(EVERYBODY, "open")
         if not secret:
             raise Unauthenticated("No API key was sent; send the header 'Authorization: Bearer KEY'.")
-        caller = self._keys.get(self._hash(secret))
-        if caller is None:
-            raise Unauthenticated("The API key is not known here; check it, or ask the operator for one.")
-        return caller
+        key = parse_key(secret)
+        if key is None:
+            raise Unauthenticated(UNKNOWN)
+        return await self._of_key_id(key.key_id, key)
 
-    def of_scope(self, scope: Scope) -> Caller:
+    async def of_scope(self, scope: Scope) -> Caller:
         """The caller of an HTTP request or a WebSocket handshake, by its Authorization header."""
         sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return self.of_authorization(sent.decode("latin-1"))
+        return await self.of_authorization(sent.decode("latin-1"))
 
-    def of_authorization(self, sent: str) -> Caller:
+    async def of_authorization(self, sent: str) -> Caller:
         """By the header's value, or what stands for it in another protocol; empty where none was sent."""
-        scheme, _, secret = sent.strip().partition(" ")
-        return self.of_key(secret.strip() if scheme.lower() == "bearer" else None)
+        return await self.of_key(bearer(sent))
 
     def client_secret(self, caller: Caller, session: Mapping[str, Any], ttl_s: float | None = None) -> ClientSecret:
         """A token for the caller's tenant that any replica with the same token_secret takes until it expires.
@@ -117,7 +138,7 @@ class Callers:
         }
         return ClientSecret(PREFIX + jwt.encode(claims, self._signing, ALGORITHM), expires_at)
 
-    def _of_client_secret(self, token: str) -> Caller:
+    async def _of_client_secret(self, token: str) -> Caller:
         # expiry is checked by our own clock, below
         options: Options = {"require": CLAIMS, "verify_exp": False, "verify_iat": False}
         try:
@@ -126,42 +147,42 @@ class Callers:
             raise Unauthenticated("The client secret is not valid here; make one with an API key.") from None
         if claims["exp"] <= self._clock():
             raise Unauthenticated("The client secret has expired; make a new one with an API key.")
-        return Caller(claims["tenant"], claims["key"], claims["session"])
+        if not self._auth:
+            return Caller(claims["tenant"], claims["key"], claims["session"])
+        return replace(await self._of_key_id(claims["key"]), session=claims["session"])
 
-    def _hash(self, key: str) -> bytes:
-        return blake2b(key.encode(), key=self._salt, digest_size=32).digest()
-
-
-def read_keys(path: Path) -> dict[str, str]:
-    """Key to tenant, from lines `tenant key`; empty lines and those that begin with # are passed over.
-
-    Raises InvalidRequest with the line that is wrong, never with a key.
-    """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"The file of API keys {path} cannot be read: {error}.") from None
-    keys: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        where = f"Line {number} of the file of API keys {path}"
-        if len(words) != 2:
-            raise InvalidRequest(f"{where} is not `tenant key`.")
-        tenant, key = words
-        if not TENANT.fullmatch(tenant):
-            raise InvalidRequest(f"{where} names a tenant of other than 1 to 64 letters, digits, dots, _ and -.")
-        if key.startswith(PREFIX):
-            raise InvalidRequest(f"{where} has a key that begins with {PREFIX}, as only client secrets do.")
-        if key in keys:
-            raise InvalidRequest(f"{where} repeats a key.")
-        keys[key] = tenant
-    if not keys:
-        raise InvalidRequest(f"The file of API keys {path} holds none.")
-    return keys
+    async def _of_key_id(self, key_id: str, shown: ParsedKey | None = None) -> Caller:
+        """shown: by which its owner has to prove it. What else is wrong with a key is told to its owner alone."""
+        if key_id not in self._known:
+            self._known[key_id] = await self._tenants.key(key_id)
+        found = self._known.get(key_id)
+        if found is None:
+            raise Unauthenticated(UNKNOWN)
+        key, tenant = found
+        if shown is not None and not (self._hash and self._hash.matches(shown, key.hash)):
+            raise Unauthenticated(UNKNOWN)
+        if key.revoked_at is not None:
+            raise Unauthenticated("The API key was revoked; ask the operator for another.")
+        if key.expires_at is not None and key.expires_at <= self._clock():
+            raise Unauthenticated("The API key has expired; ask the operator for another.")
+        if not tenant.enabled:
+            raise Forbidden(f"The tenant '{tenant.id}' is disabled; ask the operator.")
+        return Caller(tenant.id, key.id, None, frozenset(key.scopes.split()), share_of(tenant))
 
 
-def _key_id(key: str) -> str:
-    """The same on every replica and after every start."""
-    return f"key_{blake2b(key.encode(), digest_size=6).hexdigest()}"
+def bearer(sent: str) -> str | None:
+    """What an Authorization header shows."""
+    scheme, _, secret = sent.strip().partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
+
+
+def share_of(tenant: Tenant) -> Share:
+    return Share(
+        tenant.streams,
+        tenant.audio_s_per_minute,
+        tenant.audio_s_per_day,
+        tenant.voices,
+        tenant.priority,
+        tenant.weight,
+        tenant.retention_s,
+    )

@@ -15,11 +15,13 @@ from deployments.ingress.hangup import until_hangup
 from deployments.ingress.json_body import parse_object
 from deployments.ingress.openai_chat import AudioPart, ChatRequest, TextPart, UserMessage
 from deployments.ingress.openai_parse import parse_chat
-from deployments.ingress.openai_reply import Envelope
+from deployments.ingress.openai_reply import Envelope, new_answer_id
+from deployments.ingress.rate_headers import rate_headers
 from deployments.ingress.services import Services
 from deployments.ingress.spoken import Spoken
 from deployments.ingress.sse import EventStream
 from deployments.ingress.turns import Pace
+from deployments.ingress.voices import voice_name
 
 SMALL_BODY = 1 << 16  # parsed at once; a larger one is parsed beside the event loop
 SESSION_CHARS = 4096  # of a clip's base64 tell sessions apart; hashing all of it would hold the event loop
@@ -36,15 +38,17 @@ class ChatCompletions:
         spoken = Spoken(clock, clock())
         services, caller = self._services, scope["caller"]
         services.check_room()
-        async with services.bodies.body(scope, receive) as body:
-            request = await self._parse(body)
-            session = _session(request)
-            said = resolve_replies(request, services.replies, caller.tenant)
-            messages = await services.off_loop(partial(listen, request.messages, said, services.config.audio))
-        del body
-        request = request.model_copy(update={"messages": []})  # heard: a long turn need not hold the upload
-        with services.place():
-            await until_hangup(receive, self._answer(scope, send, caller, request, session, messages, spoken))
+        async with await services.permit(caller) as permit:
+            scope["answer_headers"] += await rate_headers(services, permit)
+            async with services.bodies.body(scope, receive) as body:
+                request = await self._parse(body)
+                session = _session(request)
+                said = resolve_replies(request, services.replies, caller.tenant)
+                messages = await services.off_loop(partial(listen, request.messages, said, services.config.audio))
+            del body
+            request = request.model_copy(update={"messages": []})  # heard: a long turn need not hold the upload
+            with services.place():
+                await until_hangup(receive, self._answer(scope, send, caller, request, session, messages, spoken))
 
     async def _parse(self, body: bytes) -> ChatRequest:
         config = self._services.config
@@ -69,7 +73,7 @@ class ChatCompletions:
         voice = await services.voices.resolve(request.voice, caller)
         pace: Pace = "realtime" if request.stream and request.speaks else "fast"
         turn = services.turns.build(
-            caller.tenant,
+            caller,
             session,
             messages,
             voice,
@@ -79,14 +83,21 @@ class ChatCompletions:
             services.config.max_turn_s,
         )
         spoken.open()
-        async with services.admitted(turn) as (_, items):
-            envelope = Envelope(request.model, services.health.system_fingerprint)
-            remember = partial(services.replies.add, caller.tenant)
-            reply = Reply(request, turn, items, spoken, envelope, remember, services.off_loop)
-            if request.stream:
-                await reply.stream(EventStream(send, services.config.max_send_s))
-            else:
-                await reply.whole(scope, send)
+        name = voice_name(request.voice)
+        told = services.ledger.response(new_answer_id(), caller, "chat", request.model, name, spoken)
+        with told as record:
+            record.hears(messages)
+            if not request.stream:
+                record.delivered_frames = lambda: spoken.frames if spoken.finished else 0
+            async with services.admitted(turn) as (admitted, items):
+                record.prompt_tokens = admitted.prompt_tokens
+                envelope = Envelope(record.id, request.model, services.health.system_fingerprint)
+                remember = partial(services.replies.add, caller.tenant)
+                reply = Reply(request, turn, items, spoken, envelope, remember, services.off_loop)
+                if request.stream:
+                    await reply.stream(EventStream(send, services.config.max_send_s))
+                else:
+                    await reply.whole(scope, send)
 
 
 def _session(request: ChatRequest) -> str:

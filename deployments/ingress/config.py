@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from chroma_models.config import Config, TurnLimits
 
@@ -82,7 +82,16 @@ class IngressSizes(Config):
         None  # secret of the affinity hash, equal on all replicas; None: random with every deployment
     )
 
-    api_keys_file: Path | None = None  # lines `tenant key`; None: everybody is one tenant, for the loopback
+    auth: bool = True  # False: everybody is one tenant, on the loopback alone
+    key_secret: str | None = None  # API keys are hashed under it; None: a file beside SQLite's, PostgreSQL needs one
+    key_cache: PositiveInt = 4096  # keys that are remembered
+    key_cache_s: PositiveFloat = Field(2.0, le=5)  # and how long: a revoked one works no longer than that
+    admin_key: str | None = Field(None, min_length=32)  # opens /v1/admin; None: nobody may
+    permit_ttl_s: PositiveFloat = 15.0  # streams of a replica that died count for so long
+    permit_renew_s: PositiveFloat = 2.0  # live streams say so; those of a revoked key end then
+    usage_flush_s: PositiveFloat = 1.0  # what live responses have delivered is written down
+    usage_lost_s: PositiveFloat = 30.0  # a response nobody touched for so long has ended with its replica
+    metric_tenants: NonNegativeInt = 50  # told apart in metrics; further ones are "other"
     token_secret: str | None = None  # signs client secrets; None: as above, and they end with it
     client_secret_ttl_s: float = Field(600.0, ge=10, le=7200)  # where its request names no time, as OpenAI has it
 

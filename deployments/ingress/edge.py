@@ -40,7 +40,8 @@ class _Exchange:
         self._began = asyncio.get_running_loop().time()
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self.request_id = request_id(headers.get(HEADER.encode(), ""))
-        self._scope: Scope = {**scope, "request_id": self.request_id}
+        self._told: list[tuple[bytes, bytes]] = []  # headers that an endpoint adds to whatever is answered
+        self._scope: Scope = {**scope, "request_id": self.request_id, "answer_headers": self._told}
         self._body_left = b"transfer-encoding" in headers or headers.get(b"content-length", "0") != "0"
         self._waits = "expect" in {name.decode() for name in headers}  # for a 100 Continue, which the first read sends
         self._status = 0  # until the response has begun
@@ -98,6 +99,7 @@ class _Exchange:
             (HEADER.encode(), self.request_id.encode()),
             (b"x-system-fingerprint", self._health.system_fingerprint.encode()),
             (b"openai-processing-ms", b"%d" % round(took_ms)),
+            *self._told,
         ]
         if self._body_left or self._health.draining:
             headers.append((b"connection", b"close"))

@@ -30,6 +30,18 @@ class UnknownConsent(InvalidRequest):
     code = "voice_consent_not_found"
 
 
+class UnknownTenant(InvalidRequest):
+    """No such tenant. Only operators see it."""
+
+    code = "tenant_not_found"
+
+
+class UnknownKey(InvalidRequest):
+    """No such API key of this tenant. Only operators see it."""
+
+    code = "key_not_found"
+
+
 class UnknownRoute(InvalidRequest):
     code = "unknown_url"
 
@@ -68,6 +80,8 @@ WIRE: dict[type[BaseException], Wire] = {
     UnknownModel: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownConsent: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownReply: Wire(404, "invalid_request_error", "NOT_FOUND"),
+    UnknownTenant: Wire(404, "invalid_request_error", "NOT_FOUND"),
+    UnknownKey: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownRoute: Wire(404, "invalid_request_error", "UNIMPLEMENTED"),
     MethodNotAllowed: Wire(405, "invalid_request_error", "UNIMPLEMENTED"),
     SlowRequest: Wire(408, "invalid_request_error", "DEADLINE_EXCEEDED"),
@@ -102,7 +116,8 @@ def body_of(error: BaseException, request_id: str) -> dict[str, Any]:
         message = f"The server made a mistake while answering request {request_id}. Please try again."
         return {"error": {"message": message, "type": wire.kind, "param": None, "code": ChromaError.code}}
     message, code = getattr(error, "message", ""), getattr(error, "code", ChromaError.code)
-    return {"error": {"message": message, "type": wire.kind, "param": getattr(error, "param", None), "code": code}}
+    param = getattr(error, "param", None) or getattr(error, "quota", None)
+    return {"error": {"message": message, "type": wire.kind, "param": param, "code": code}}
 
 
 def headers_of(error: BaseException) -> dict[str, str]:

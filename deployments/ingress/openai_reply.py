@@ -50,11 +50,15 @@ def usage(finished: Finished, frames: int, spoken_prompt_tokens: int) -> Json:
     }
 
 
+def new_answer_id() -> str:
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
 class Envelope:
     """What every object of one answer has in common."""
 
-    def __init__(self, model: str, fingerprint: str) -> None:
-        self.id = f"chatcmpl-{uuid.uuid4().hex}"
+    def __init__(self, answer_id: str, model: str, fingerprint: str) -> None:
+        self.id = answer_id
         self.audio_id = f"audio_{uuid.uuid4().hex}"
         self._model, self._fingerprint = model, fingerprint
         self._created = int(time.time())

@@ -11,16 +11,23 @@ from typing import TypeVar
 from chroma_models.errors import ChromaError, Overloaded
 from chroma_models.interleave import FRAMES_PER_PAIR
 from chroma_models.types import Admitted, Limits, Sampling, Turn
-from deployments.ingress.callers import Callers
+from deployments.ingress.api_key import KeyHash, pepper
+from deployments.ingress.callers import Caller, Callers
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.health import Health
 from deployments.ingress.json_body import BodyReader
+from deployments.ingress.permits import Permit, Permits
 from deployments.ingress.replies import ReplyStore
 from deployments.ingress.session.vad import Vad
 from deployments.ingress.speaker import Item, Speaker
+from deployments.ingress.store.address import database_url
 from deployments.ingress.store.database import Database
+from deployments.ingress.store.permit_store import PermitStore
+from deployments.ingress.store.tenant_store import TenantStore
+from deployments.ingress.store.usage_store import UsageStore
 from deployments.ingress.store.voice_store import VoiceStore
 from deployments.ingress.turns import TurnBuilder, watch
+from deployments.ingress.usage import Ledger
 from deployments.ingress.voices import VoiceBook
 
 T = TypeVar("T")
@@ -32,13 +39,18 @@ class Services:
     """Built once per replica. `config` is the live one: read it when a turn begins, do not keep it."""
 
     def __init__(self, speaker: Speaker, config: IngressConfig, default_sampling: Sampling) -> None:
-        """Raises InvalidRequest where the key file cannot be used."""
         self.speaker, self.config, self.default_sampling = speaker, config, default_sampling
-        self.callers = Callers(config)
         self.health = Health()
         self.pool = ThreadPoolExecutor(config.audio.threads, thread_name_prefix="audio")
         self.database = Database(config.database_url, config.database_timeout_s)
         self.store = VoiceStore(self.database)
+        self.tenants = TenantStore(self.database)
+        self.callers = Callers(config, self.tenants)
+        self.permits = Permits(
+            PermitStore(self.database), config.permit_ttl_s, config.body_timeout_s, config.permit_renew_s
+        )
+        self.usage = UsageStore(self.database)
+        self.ledger = Ledger(self.usage, config.usage_flush_s, config.usage_lost_s)
         self.voices = VoiceBook(speaker, config, self.pool, self.store)
         self.bodies = BodyReader(config)
         self.turns = TurnBuilder(config)
@@ -53,8 +65,18 @@ class Services:
     async def open(self) -> None:
         """What has to be there before a request is taken. Raises UnusableDatabase, InvalidRequest."""
         await self.database.open()
+        if self.config.auth:
+            self.callers.open(await self.off_loop(self.key_hash))
+        await self.permits.open()
+        await self.ledger.open()
+
+    def key_hash(self) -> KeyHash:
+        """Blocking. Raises InvalidRequest."""
+        return KeyHash(pepper(self.config.key_secret, database_url(self.config.database_url)))
 
     async def close(self) -> None:
+        await self.ledger.close()
+        await self.permits.close()
         await self.database.close()
         self.vad.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
@@ -67,6 +89,11 @@ class Services:
         """Raises Overloaded where place() would: before a body is read or a socket accepted."""
         if self._running >= self.config.max_concurrent:
             raise Overloaded("Too many replies are being spoken; please try again.", 1.0)
+
+    async def permit(self, caller: Caller) -> Permit:
+        """For one stream, before it is accepted: to be entered, or given back. Raises QuotaExceeded."""
+        await self.ledger.check(caller)
+        return await self.permits.take(caller)
 
     @contextmanager
     def place(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ class Spoken:
         self.first_audio_s: float | None = None
         self.ended_s = 0.0
         self.frames = 0
+        self.text_tokens = 0
         self.text = ""
         self.codes = bytearray()
         self.finished: Finished | None = None
@@ -43,7 +44,9 @@ class Spoken:
                 raise StageUnavailable("A part of the reply was lost.", 1.0)
             self.frames += 1
             self.codes += frame.codes
-            words += frame.step.text if frame.step else ""
+            if frame.step:
+                words += frame.step.text
+                self.text_tokens += 1
         self.text += words
         if self.frames and self.first_audio_s is None:
             self.first_audio_s = self._clock() - self._began

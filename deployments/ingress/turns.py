@@ -8,14 +8,26 @@ from hashlib import blake2b
 from typing import Literal
 
 from chroma_models.errors import StageUnavailable, TurnTimeout
-from chroma_models.types import Admitted, AudioChunk, EncodedVoice, Finished, Limits, Message, Sampling, Turn
+from chroma_models.types import (
+    FAST_PRIORITY,
+    Admitted,
+    AudioChunk,
+    EncodedVoice,
+    FairShare,
+    Finished,
+    Limits,
+    Message,
+    Sampling,
+    Turn,
+)
+from deployments.ingress.callers import Caller
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.patience import Patience
 from deployments.ingress.speaker import Item, Speaker
 from deployments.ingress.unhurried import unhurried
 
 Pace = Literal["realtime", "fast"]
-PRIORITY: dict[Pace, int] = {"realtime": 0, "fast": 1}  # lower goes first, as vLLM counts
+PRIORITY: dict[Pace, int] = {"realtime": 0, "fast": FAST_PRIORITY}  # lower goes first, as vLLM counts
 
 
 class TurnBuilder:
@@ -32,7 +44,7 @@ class TurnBuilder:
 
     def build(
         self,
-        tenant: str,
+        caller: Caller,
         session: str,
         messages: tuple[Message, ...],
         voice: EncodedVoice,
@@ -41,15 +53,18 @@ class TurnBuilder:
         pace: Pace,
         deadline_s: float,
     ) -> Turn:
+        """The tenant's priority moves the turn among those of its pace."""
+        share = caller.share
         return Turn(
             id=uuid.uuid4().hex,
-            affinity=self.affinity(tenant, session),
+            affinity=self.affinity(caller.tenant, session),
             messages=messages,
             voice=voice,
             sampling=sampling,
             limits=limits,
             pace=pace,
-            priority=PRIORITY[pace],
+            priority=PRIORITY[pace] + (share.priority if share else 0),
+            share=FairShare(self.affinity(caller.tenant, ""), share.weight if share else 1.0),
             deadline_s=deadline_s,
         )
 

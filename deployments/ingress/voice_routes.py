@@ -96,7 +96,9 @@ class VoiceRoutes:
         await services.store.consent(_tenant(request), consent, "consent")
         clip, audio_s = await services.off_loop(partial(kept, data, limits, "audio_sample"))
         codes, codec = await services.voices.encode(clip)
-        voice = await services.store.add_voice(_tenant(request), name, consent, transcript, audio_s, clip, codes, codec)
+        share = request.scope["caller"].share
+        told = (name, consent, transcript, audio_s, clip, codes, codec, share.voices if share else None)
+        voice = await services.store.add_voice(_tenant(request), *told)
         return JSONResponse(_voice(voice))
 
     async def list_voices(self, request: Request) -> Response:

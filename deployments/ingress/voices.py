@@ -21,6 +21,7 @@ from deployments.ingress.store.voice_store import VoiceStore
 
 BUILT_IN = Path(__file__).parent / "voices" / "default.json"  # its licence is stated in the file
 BUILT_IN_NAME = "default"
+REFERENCE = "reference"  # the name of a voice that came as a clip
 PARAM = "audio.voice"
 
 
@@ -141,6 +142,13 @@ class VoiceBook:
     async def _encoded(self, key: bytes) -> bytes:
         self._codes.move_to_end(key)
         return await asyncio.shield(self._codes[key])
+
+
+def voice_name(wanted: str | ReferenceVoice | None) -> str:
+    """What is written down of it: a stored voice's id, or one of two words."""
+    if isinstance(wanted, ReferenceVoice):
+        return REFERENCE
+    return wanted or BUILT_IN_NAME
 
 
 @cache

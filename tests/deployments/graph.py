@@ -62,6 +62,7 @@ class Graph:
             "http_port": port,
             "grpc_port": grpc_port,
             "drain_linger_s": 0.1,
+            "auth": False,
             **models.get("ingress", {}),
         }
         settings = Settings.load(None, models=models, **tree)

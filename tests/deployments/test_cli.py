@@ -108,3 +108,8 @@ def test_parity_is_exact_on_the_torch_reasoner(golden: Path) -> None:
     done = run("parity", golden, "--reasoner", "torch")
     assert done.returncode == 0, done.stdout
     assert "19 of 19 tensors agree" in done.stdout
+
+
+def test_without_authentication_only_the_loopback_is_served(tiny: Path) -> None:
+    for host in ("0.0.0.0", "::"):
+        refused("serve", "--checkpoint", tiny, "--no-auth", "--host", host, saying="--no-auth is for the loopback")

@@ -31,13 +31,14 @@ LAST_WORDS_S = 2.0  # for what waits to be sent, and for the close itself
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """1001: the session is over. 1011: our fault. 1012: this replica goes, another takes over."""
+    """1001: the session is over. 1008: its key is. 1011: our fault. 1012: this replica goes, another takes over."""
 
     code: int
     reason: str
 
 
 EXPIRED = Close(1001, "session_expired")
+REVOKED = Close(1008, "invalid_api_key")
 FAULT = Close(1011, "internal_error")
 MOVING = Close(1012, "service_restart")
 
@@ -74,7 +75,7 @@ class Connection:
             await asyncio.gather(reading, writing, leaving, return_exceptions=True)
             self._patience.close()
             if close is not None:
-                await self._close(close)
+                await self.close(close)
 
     async def _read(self) -> None:
         """Until the client has gone."""
@@ -149,7 +150,7 @@ class Connection:
         log.error("session %s failed", self._session.id, exc_info=error)
         return FAULT
 
-    async def _close(self, close: Close) -> None:
+    async def close(self, close: Close) -> None:
         if self._socket.client_state is not WebSocketState.CONNECTED:
             return
         try:

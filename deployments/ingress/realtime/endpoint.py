@@ -7,11 +7,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from chroma_models.errors import Overloaded, UnknownModel
+from chroma_models.errors import Overloaded, Unauthenticated, UnknownModel
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import body_of, headers_of, is_fault, wire_of
+from deployments.ingress.rate_headers import rate_headers
 from deployments.ingress.realtime.commands import Commands
-from deployments.ingress.realtime.connection import Connection
+from deployments.ingress.realtime.connection import REVOKED, Connection
 from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.services import Services
 
@@ -30,33 +31,44 @@ class Realtime:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
-        name = request_id("")
+        name, told, permit = request_id(""), list[tuple[bytes, bytes]](), None
         try:
             if self._open >= self._services.config.realtime.max_sessions:
                 raise Overloaded("Too many sessions are open; please try again.", 1.0)
-            caller = self._caller(scope)
+            caller = await self._caller(scope)
+            caller.check_scope("speech")
             self._check_model(websocket.query_params.get("model"))
+            permit = await self._services.permit(caller)
+            told = await rate_headers(self._services, permit)
             commands = await Commands.open(self._services, caller)
-        except Exception as error:
+        except BaseException as error:
+            if permit is not None:
+                permit.give_back()
+            if not isinstance(error, Exception):
+                raise
             await websocket.send_denial_response(_denial(error, name))
             return
+        connection = Connection(websocket, self._services, commands.session, commands)
         self._open += 1
         try:
             with self._services.health.request():
                 asked = PROTOCOL if PROTOCOL in scope["subprotocols"] else None
-                await websocket.accept(asked, [(HEADER.encode(), name.encode())])
-                log.info("request %s: session %s opened", name, commands.session.id)
-                await Connection(websocket, self._services, commands.session, commands).run()
+                async with permit:
+                    await websocket.accept(asked, [(HEADER.encode(), name.encode()), *told])
+                    log.info("request %s: session %s opened", name, commands.session.id)
+                    await connection.run()
+        except Unauthenticated:
+            await connection.close(REVOKED)
         finally:
             self._open -= 1
             log.info("request %s: session %s closed", name, commands.session.id)
 
-    def _caller(self, scope: Scope) -> Caller:
+    async def _caller(self, scope: Scope) -> Caller:
         """Raises Unauthenticated."""
         for name in scope["subprotocols"]:
             if name.startswith(KEY_PROTOCOL):
-                return self._services.callers.of_key(name.removeprefix(KEY_PROTOCOL))
-        return self._services.callers.of_scope(scope)
+                return await self._services.callers.of_key(name.removeprefix(KEY_PROTOCOL))
+        return await self._services.callers.of_scope(scope)
 
     def _check_model(self, model: str | None) -> None:
         known = self._services.config.model_id

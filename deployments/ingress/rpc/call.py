@@ -15,6 +15,7 @@ from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
 from deployments.ingress.health import Health
 from deployments.ingress.patience import Patience
+from deployments.ingress.permits import Permit
 from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.rpc.status import ending, status_of
 
@@ -25,7 +26,7 @@ LAST_WORDS_S = 2.0  # for the status to be sent
 Context: TypeAlias = grpc.aio.ServicerContext
 Metadata = Sequence[tuple[str, Any]]
 
-CALLER: ContextVar[Caller] = ContextVar("caller")  # set by the gate, in the task that goes on to answer the call
+PERMIT: ContextVar[Permit] = ContextVar("permit")  # set by the gate, in the task that goes on to answer the call
 
 
 class Call:
@@ -47,15 +48,16 @@ class Call:
 
 
 @asynccontextmanager
-async def answering(context: Context, health: Health) -> AsyncIterator[Call]:
-    """Counts the call while the block runs; what the block raises becomes the status that the call ends with."""
-    call = Call(id_of(context.invocation_metadata() or ()), CALLER.get(), context)
+async def answering(context: Context, permit: Permit, health: Health) -> AsyncIterator[Call]:
+    """Counts the call and holds its permit while the block runs; what that raises becomes the status it ends with."""
+    call = Call(id_of(context.invocation_metadata() or ()), permit.caller, context)
     with health.request():
         try:
             await context.send_initial_metadata(
                 ((HEADER, call.id), ("x-system-fingerprint", health.system_fingerprint))
             )
-            yield call
+            async with permit:
+                yield call
             return
         except asyncio.CancelledError:
             if not health.uncancel():

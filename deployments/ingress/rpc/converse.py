@@ -29,7 +29,7 @@ async def converse(services: Services, call: Call) -> None:
     if first is grpc.aio.EOF or first.WhichOneof("message") != "config":
         raise InvalidRequest("The first message must be `config`.", "config")
     settings = await settings_of(first.config, services, call.caller)
-    await Conversation(services, call, Session(services, call.caller, settings)).run()
+    await Conversation(services, call, Session(services, call.caller, settings, protocol="grpc")).run()
 
 
 class Conversation:

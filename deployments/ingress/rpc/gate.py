@@ -7,7 +7,7 @@ import grpc
 
 from chroma_models.errors import ChromaError, Overloaded
 from deployments.ingress.callers import Caller
-from deployments.ingress.rpc.call import CALLER, Context, Metadata, id_of, refuse, value_of
+from deployments.ingress.rpc.call import PERMIT, Context, Metadata, id_of, refuse, value_of
 from deployments.ingress.services import Services
 
 Handler: TypeAlias = grpc.RpcMethodHandler
@@ -25,15 +25,16 @@ class Gate(grpc.aio.ServerInterceptor):
         if details.method.startswith(self._prefix):
             metadata: Metadata = details.invocation_metadata or ()
             try:
-                CALLER.set(self._caller(metadata))
+                caller = await self._caller(metadata)
                 self._check_room()
+                PERMIT.set(await self._services.permit(caller))
             except ChromaError as error:
                 return _refusing(error, id_of(metadata))
         return await continuation(details)
 
-    def _caller(self, metadata: Metadata) -> Caller:
-        caller = self._services.callers.of_authorization(str(value_of(metadata, "authorization") or ""))
-        caller.check_key()
+    async def _caller(self, metadata: Metadata) -> Caller:
+        caller = await self._services.callers.of_authorization(str(value_of(metadata, "authorization") or ""))
+        caller.check("speech")
         return caller
 
     def _check_room(self) -> None:

@@ -29,7 +29,7 @@ async def generate(request: pb.GenerateRequest, services: Services, call: Call) 
     items = await services.off_loop(partial(items_of, request.messages, services.config.audio, "messages"))
     affinity = _affinity(request)
     request.ClearField("messages")  # heard: a long answer need not hold the upload
-    session = Session(services, call.caller, replace(settings, turn_detection=None), affinity)
+    session = Session(services, call.caller, replace(settings, turn_detection=None), affinity, "grpc")
     try:
         session.respond(given=items, in_conversation=False)
         async for event in session.events():

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from deployments.ingress.rpc.call import Call, Context, answering
+from deployments.ingress.rpc.call import PERMIT, Call, Context, answering
 from deployments.ingress.rpc.converse import converse
 from deployments.ingress.rpc.generate import generate
 from deployments.ingress.rpc.stubs.speech_service_pb2 import GenerateRequest
@@ -28,8 +28,10 @@ class SpeechService(SpeechServiceServicer):
 
     async def _answer(self, work: Callable[[Services, Call], Awaitable[None]], context: Context) -> None:
         self.running += 1
+        permit = PERMIT.get()
         try:
-            async with answering(context, self._services.health) as call:
+            async with answering(context, permit, self._services.health) as call:
                 await work(self._services, call)
         finally:
+            permit.give_back()  # where it was not entered
             self.running -= 1

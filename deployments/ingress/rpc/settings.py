@@ -22,9 +22,8 @@ from deployments.ingress.session.settings import (
     SessionSettings,
     TurnDetection,
 )
-from deployments.ingress.voices import BUILT_IN_NAME
+from deployments.ingress.voices import BUILT_IN_NAME, REFERENCE
 
-REFERENCE = "reference"  # the name of a voice that came as a clip
 MOST_K = 1 << 20
 
 

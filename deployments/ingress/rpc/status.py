@@ -2,24 +2,29 @@
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from chroma_models.errors import QuotaExceeded
 from deployments.ingress.errors import body_of, retry_after_s, wire_of
 
 DOMAIN = "chroma-serve"  # of the reasons in ErrorInfo
 
 
 def status_of(error: BaseException, request_id: str) -> Status:
-    """google.rpc.Status with ErrorInfo and RequestInfo; BadRequest where a field is at fault, RetryInfo where coming
-    back helps. Spelled by the one table (errors.py), so a fault says nothing but the request id."""
+    """google.rpc.Status with ErrorInfo and RequestInfo; BadRequest where a field is at fault, QuotaFailure where a
+    tenant has used up a share, RetryInfo where coming back helps. Spelled by the one table (errors.py), so a fault says
+    nothing but the request id."""
     told = body_of(error, request_id)["error"]
     code: int = grpc.StatusCode[wire_of(error).grpc].value[0]
     status = Status(code=code, message=told["message"])
     status.details.add().Pack(ErrorInfo(reason=told["code"].upper(), domain=DOMAIN))
     status.details.add().Pack(RequestInfo(request_id=request_id))
-    if told["param"]:
+    if isinstance(error, QuotaExceeded):
+        used_up = QuotaFailure.Violation(subject=f"tenant:{error.quota}", description=told["message"])
+        status.details.add().Pack(QuotaFailure(violations=[used_up]))
+    elif told["param"]:
         fault = BadRequest.FieldViolation(field=told["param"], description=told["message"], reason=told["code"].upper())
         status.details.add().Pack(BadRequest(field_violations=[fault]))
     wait_s = retry_after_s(error)

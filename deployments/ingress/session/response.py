@@ -27,6 +27,7 @@ from deployments.ingress.session.events import (
 from deployments.ingress.session.items import Item, Piece, Reply, Status, Words
 from deployments.ingress.session.outbox import Outbox
 from deployments.ingress.spoken import Spoken
+from deployments.ingress.usage import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Surroundings:
 
     services: Services
     caller: Caller
+    protocol: Protocol
     affinity: str
     outbox: Outbox
     read: Callable[[float], tuple[Message, ...]]
@@ -102,10 +104,16 @@ class Response:
         self.reply = self.reply.heard_until(audio_end_ms)
 
     async def _run(self) -> None:
+        around, settings = self._around, self.info.settings
+        model = around.services.config.model_id
+        told = (self.info.id, around.caller, around.protocol, model, settings.voice_name, self._spoken)
         try:
-            with self._around.services.place():
-                await self._speak_within_room()
-            await self._around.outbox.room(self.info.id, deltas=1)
+            with around.services.ledger.response(*told) as self._record:
+                self._record.delivered_frames = lambda: self.reply.frames
+                await around.services.ledger.check(around.caller)
+                with around.services.place():
+                    await self._speak_within_room()
+                await around.outbox.room(self.info.id, deltas=1)
             finished = self._spoken.finished
             if finished is not None and finished.reason != "end_of_speech":
                 self._finish("incomplete", "max_output_tokens")
@@ -122,6 +130,7 @@ class Response:
         share = 1.0
         while True:
             self._messages = self._around.read(share)
+            self._record.hears(self._messages)
             try:
                 return await self._speak()
             except PromptTooLong:
@@ -137,7 +146,7 @@ class Response:
         turn = await self._turn()
         spoken.open()
         async with services.admitted(turn) as (admitted, items):
-            self._prompt_tokens = admitted.prompt_tokens
+            self._prompt_tokens = self._record.prompt_tokens = admitted.prompt_tokens
             async for item in items:
                 if isinstance(item, AudioChunk):
                     await self._say(item)
@@ -155,7 +164,7 @@ class Response:
         sampling = services.sampling(draw.seed, draw.temperature, draw.top_k, draw.text_temperature)
         self._seed = sampling.seed
         return services.turns.build(
-            self._around.caller.tenant,
+            self._around.caller,
             self._around.affinity,
             self._messages,
             voice,

@@ -41,6 +41,7 @@ from deployments.ingress.session.listening import Listening
 from deployments.ingress.session.outbox import Outbox
 from deployments.ingress.session.response import Response, Surroundings
 from deployments.ingress.session.settings import SessionSettings
+from deployments.ingress.usage import Protocol
 
 
 class Session:
@@ -51,14 +52,19 @@ class Session:
     """
 
     def __init__(
-        self, services: Services, caller: Caller, settings: SessionSettings, affinity: str | None = None
+        self,
+        services: Services,
+        caller: Caller,
+        settings: SessionSettings,
+        affinity: str | None = None,
+        protocol: Protocol = "realtime",
     ) -> None:
         """affinity: what is the same for other sessions of the same conversation, where there are any."""
         self.id = new_session_id()
         self._affinity = affinity or self.id
         self.conversation_id = f"conv_{secrets.token_hex(12)}"
         self.expires_at = int(time.time() + services.config.session.max_session_s)  # Unix second
-        self._services, self._caller = services, caller
+        self._services, self._caller, self._protocol = services, caller, protocol
         self._settings = settings
         self._outbox = Outbox(self._sent)
         self._history = History(services.config.session, services.config.audio)
@@ -227,7 +233,7 @@ class Session:
             self._owed = False
         info = ResponseInfo(f"resp_{secrets.token_hex(12)}", in_conversation, metadata, settings or self._settings)
         reading = partial(self._read, info.settings, None if given is None else tuple(given))
-        known = (self._services, self._caller, self._affinity, self._outbox)
+        known = (self._services, self._caller, self._protocol, self._affinity, self._outbox)
         around = Surroundings(*known, reading, self._history.add, self._changed, self._ended)
         self._responses[info.id] = Response(info, new_item_id(), around)
         return info.id

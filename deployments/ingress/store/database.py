@@ -48,6 +48,10 @@ class Database:
             event.listen(self._engine.sync_engine, "connect", _on_connect)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 
+    @property
+    def is_sqlite(self) -> bool:
+        return self._engine is not None and self._engine.dialect.name == "sqlite"
+
     async def close(self) -> None:
         if self._engine is not None:
             await self._engine.dispose()
@@ -59,7 +63,7 @@ class Database:
 
         Raises StageUnavailable where the database does not answer in time; IntegrityError is the block's to explain.
         """
-        lost = StageUnavailable("The store of voices does not answer; please try again.", 1.0)
+        lost = StageUnavailable("The database does not answer; please try again.", 1.0)
         if self._sessions is None:
             raise lost
         try:
@@ -68,12 +72,12 @@ class Database:
         except IntegrityError:
             raise
         except (DBAPIError, PoolTimeout) as error:
-            log.error("the store of voices failed", exc_info=error)
+            log.error("the database failed", exc_info=error)
             raise lost from error
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            log.error("the store of voices took longer than %g s", self._timeout_s)
+            log.error("the database took longer than %g s", self._timeout_s)
             raise lost from error
 
 

@@ -10,11 +10,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chroma_models.errors import ChromaError
 from deployments.ingress.store.address import is_sqlite, shown
+from deployments.ingress.store.tenant_tables import ApiKey
 
 BUSY_S = 30.0  # for another process's migration to end
 ONE_AT_A_TIME = 0x63_68_72_6F_6D_61  # key of PostgreSQL's advisory lock
@@ -55,6 +56,12 @@ def migrate(url: URL) -> str:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return head()
+
+
+def has_keys(url: URL) -> bool:
+    """Whether anybody has an API key. Raises UnusableDatabase."""
+    with _connected(url) as connection:
+        return connection.execute(select(ApiKey.id).limit(1)).first() is not None
 
 
 def head() -> str:

@@ -6,14 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import TypeVar
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import undefer
 
-from chroma_models.errors import InvalidRequest, UnknownVoice
+from chroma_models.errors import InvalidRequest, QuotaExceeded, UnknownVoice
 from deployments.ingress.errors import UnknownConsent
 from deployments.ingress.store.database import Database
 from deployments.ingress.store.tables import Consent, Voice
+from deployments.ingress.store.tenant_tables import Tenant
 
 Row = TypeVar("Row", Voice, Consent)
 ID = re.compile(r"(?:voice|cons)_[0-9a-f]{32}")
@@ -65,8 +66,9 @@ class VoiceStore:
         clip: bytes,
         codes: bytes,
         codec: str,
+        most: int | None = None,
     ) -> Voice:
-        """Raises UnknownConsent where the consent has just gone."""
+        """most: voices the tenant may have. Raises QuotaExceeded, or UnknownConsent where the consent has just gone."""
         voice = Voice(
             id=_new_id("voice"),
             tenant=tenant,
@@ -81,6 +83,13 @@ class VoiceStore:
         )
         try:
             async with self._database.session() as session:
+                if most is not None:
+                    await session.execute(select(Tenant.id).where(Tenant.id == tenant).with_for_update())  # one by one
+                    count = await session.scalar(select(func.count()).where(Voice.tenant == tenant))
+                    if (count or 0) >= most:
+                        raise QuotaExceeded(
+                            f"This tenant has the {most} voices that it may; delete one.", None, "voices"
+                        )
                 session.add(voice)
         except IntegrityError:
             _known_consent(None, "consent")

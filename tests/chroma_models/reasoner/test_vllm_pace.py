@@ -10,6 +10,7 @@ import pytest
 
 from chroma_models.reasoner import vllm_pace
 from chroma_models.reasoner.vllm_pace import COMPANY, INTERVAL_S, paced_step
+from chroma_models.types import FAST_PRIORITY
 
 LONG_S = 30.0
 
@@ -61,7 +62,7 @@ def test_a_message_ends_the_wait_and_is_taken_before_the_step() -> None:
         ([request()], ()),  # alone
         ([request(), request()], (request(0),)),  # a newcomer waits to be read
         ([request(), request(0)], ()),  # one has no word yet
-        ([request(), request(priority=1)], ()),  # whole-file work has no listener to be ahead of
+        ([request(), request(priority=FAST_PRIORITY)], ()),  # whole-file work has no listener to be ahead of
     ],
 )
 def test_who_would_notice_is_not_made_to_wait(running: list[Any], waiting: tuple[Any, ...]) -> None:

@@ -15,6 +15,7 @@ from chroma_models.types import Sampling
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.doors import Doors
+from deployments.ingress.tenants import NewKey, TenantChange, make_key
 from tests.deployments.ingress.postgres import new_database, server
 from tests.deployments.ingress.scripted import Scripted
 
@@ -34,6 +35,16 @@ class Service:
         body = {"model": "chroma", "messages": [{"role": "user", "content": "hello"}], **changes}
         return await self.http.post("/v1/chat/completions", json=body)
 
+    async def key(self, tenant: str = "acme", **wanted: Any) -> str:
+        """A new key of a tenant, who is made where there is none; changes to its share, and the key's own wishes."""
+        services = self.app.services
+        of_key = {name: wanted.pop(name) for name in ("scopes", "expires_in_s") if name in wanted}
+        if tenant not in {known.id for known in await services.tenants.tenants()}:
+            await services.tenants.add(tenant, TenantChange(**wanted).said())
+        elif wanted:
+            await services.tenants.change(tenant, TenantChange(**wanted).said())
+        return (await make_key(services.tenants, services.key_hash(), tenant, NewKey(**of_key)))[1]
+
 
 Start = Callable[..., Awaitable[Service]]
 
@@ -51,7 +62,7 @@ async def start(database: str) -> AsyncIterator[Start]:
 
         async def begin(speaker: Scripted | None = None, **settings: Any) -> Service:
             quick = {"http_port": 0, "grpc_port": 0, "drain_linger_s": 0.0, "drain_quiet_s": 0.0, "drain_wait_s": 1.0}
-            settings = {"database_url": database, **quick, **settings}
+            settings = {"auth": False, "database_url": database, **quick, **settings}
             config = IngressConfig.model_validate(settings)
             speaker = speaker or Scripted()
             app = IngressApp(speaker, config, DEFAULTS)
@@ -69,7 +80,7 @@ async def start(database: str) -> AsyncIterator[Start]:
 @pytest.fixture
 async def direct(database: str) -> AsyncIterator[Service]:
     """The application without its server: quicker, for what needs no socket."""
-    config = IngressConfig(http_port=0, grpc_port=None, database_url=database)
+    config = IngressConfig(auth=False, http_port=0, grpc_port=None, database_url=database)
     speaker = Scripted()
     app = IngressApp(speaker, config, DEFAULTS)
     await app.open()

@@ -31,6 +31,8 @@ HTTP = {
     "UnknownModel": 404,
     "UnknownConsent": 404,
     "UnknownReply": 404,
+    "UnknownTenant": 404,
+    "UnknownKey": 404,
     "UnknownRoute": 404,
     "MethodNotAllowed": 405,
     "SlowRequest": 408,

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,7 +23,6 @@ from tests.deployments.ingress.scripted import Scripted, file_of, tone
 
 CLIP = file_of(tone(4 * 24_000, 24_000), 24_000)
 WORDS = "The words I say in my clip."
-ACME, ZOO = "key-of-acme", "key-of-zoo"
 
 
 @pytest.fixture
@@ -32,13 +30,6 @@ def database(empty: str) -> str:
     """Both kinds, in place of the one of conftest."""
     migrate(database_url(empty))
     return empty
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    file = tmp_path / "keys"
-    file.write_text(f"acme {ACME}\nzoo {ZOO}\n")
-    return file
 
 
 async def consent(client: AsyncOpenAI, name: str = "me") -> VoiceConsent:
@@ -97,9 +88,9 @@ async def test_a_voice_lives_its_life_through_the_sdk(service: Service) -> None:
     assert (await client.audio.voice_consents.retrieve(agreed.id)).id == agreed.id  # it stays
 
 
-async def test_a_realtime_session_may_name_a_voice_of_the_callers_alone(start: Start, keys: Path) -> None:
-    service = await start(api_keys_file=keys)
-    client, foreign = (service.openai.with_options(api_key=key) for key in (ACME, ZOO))
+async def test_a_realtime_session_may_name_a_voice_of_the_callers_alone(start: Start) -> None:
+    service = await start(auth=True)
+    client, foreign = [service.openai.with_options(api_key=await service.key(name)) for name in ("acme", "zoo")]
     made = await voice(client, (await consent(client)).id)
     session: Any = {"type": "realtime", "audio": {"output": {"voice": made.id}}}
     secret = await client.realtime.client_secrets.create(session=session)
@@ -239,10 +230,10 @@ BY_ID = [
 ]
 
 
-async def test_what_is_another_tenants_is_answered_as_what_never_was(start: Start, keys: Path) -> None:
-    service = await start(api_keys_file=keys)
-    http, client = as_tenant(service, ACME)
-    foreign_http, foreign = as_tenant(service, ZOO)
+async def test_what_is_another_tenants_is_answered_as_what_never_was(start: Start) -> None:
+    service = await start(auth=True)
+    http, client = as_tenant(service, await service.key("acme"))
+    foreign_http, foreign = as_tenant(service, await service.key("zoo"))
     async with http, foreign_http:
         agreed = await consent(client)
         made = await voice(client, agreed.id)
@@ -281,8 +272,8 @@ async def test_what_is_another_tenants_is_answered_as_what_never_was(start: Star
 
 @pytest.mark.parametrize("path", ["voices", "voice_consents", "voices/x", "voice_consents/x", "speech"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_no_voice_route_answers_a_stranger(start: Start, keys: Path, method: str, path: str) -> None:
-    service = await start(api_keys_file=keys)
+async def test_no_voice_route_answers_a_stranger(start: Start, method: str, path: str) -> None:
+    service = await start(auth=True)
     answer = await service.http.request(method, f"/v1/audio/{path}", headers={"authorization": "Bearer wrong"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
 

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from deployments.ingress.store import tenant_tables  # noqa: F401  # its tables belong to the metadata too
 from deployments.ingress.store.tables import Base
 
 context.configure(

@@ -181,10 +181,10 @@ async def test_a_failed_turn_says_what_to_do_and_the_next_one_works(service: Ser
     assert visit.complaints == []
 
 
-async def test_an_api_key_is_asked_for_where_the_server_wants_one(start: Start, tmp_path: Path) -> None:
+async def test_an_api_key_is_asked_for_where_the_server_wants_one(start: Start) -> None:
     """It opens the conversation by a client secret, and is gone with the tab."""
-    (tmp_path / "keys").write_text("acme sk-of-acme-0123456789abcdef\n")
-    service = await start(api_keys_file=tmp_path / "keys")
+    service = await start(auth=True)
+    key = await service.key()
     service.speaker.script = reply(SHORT)
     async with browse(url_of(service)) as visit:
         field = visit.page.get_by_label("This server asks for an API key")
@@ -192,14 +192,14 @@ async def test_an_api_key_is_asked_for_where_the_server_wants_one(start: Start, 
         await visit.page.keyboard.press("Enter")
         await expect(visit.trouble).to_contain_text("The API key is not known here")
         await expect(visit.state).to_have_text("Not connected")
-        await field.fill("sk-of-acme-0123456789abcdef")
+        await field.fill(key)
         await visit.page.keyboard.press("Enter")
         await expect(field).to_be_hidden()
         await expect(visit.trouble).to_be_hidden()
         await type_in(visit, "hello")
         await visit.spoken_to_the_end(1)
         assert await visit.page.evaluate("localStorage.length") == 0
-        assert "sk-of-acme" not in await visit.page.evaluate("document.cookie")
+        assert "ck_live" not in await visit.page.evaluate("document.cookie")
 
 
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000, 96_000])

@@ -6,9 +6,8 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -184,38 +183,45 @@ def _frame(text: bytes) -> bytes:
     return b"\x81" + size + bytes(4) + text
 
 
-KEYS = "acme key-of-acme\nzoo key-of-zoo\n"
 SECRET = "equal on all replicas, and long enough to sign with"
 
 
 @pytest.fixture
-async def guarded(start: Start, tmp_path: Path) -> Service:
-    file = tmp_path / "keys"
-    file.write_text(KEYS)
-    return await start(api_keys_file=file, token_secret=SECRET)
+async def guarded(start: Start) -> Service:
+    return await start(auth=True, token_secret=SECRET)
 
 
-def token_of(service: Service, seconds: float = 60.0) -> str:
-    callers = Callers(service.app.services.config, clock=lambda: time.time() + seconds - 60.0)
-    return callers.client_secret(callers.of_key("key-of-acme"), {}, 60.0).value
+async def token_of(service: Service, seconds: float = 60.0) -> str:
+    services = service.app.services
+    caller = await services.callers.of_key(await service.key())
+    now_s = time.time() + seconds - 60.0
+    return Callers(services.config, services.tenants, lambda: now_s).client_secret(caller, {}, 60.0).value
+
+
+async def broken(service: Service) -> str:
+    return (await token_of(service))[:-4] + "AAAA"
+
+
+async def said(secret: str) -> str:
+    return secret
 
 
 @pytest.mark.parametrize(
     ("key", "status"),
     [
-        (lambda s: "key-of-nobody", 401),
+        (lambda s: said("key-of-nobody"), 401),
         (lambda s: token_of(s, -1.0), 401),  # expired
-        (lambda s: token_of(s)[:-4] + "AAAA", 401),
-        (lambda s: "ek_" + jwt.encode({"tenant": "zoo"}, "another secret that signs nothing here", "HS256"), 401),
+        (broken, 401),
+        (lambda s: said("ek_" + jwt.encode({"tenant": "zoo"}, "another secret that signs nothing here", "HS256")), 401),
         (lambda s: token_of(s), 101),
-        (lambda s: "key-of-zoo", 101),
+        (lambda s: s.key("zoo"), 101),
     ],
     ids=["unknown key", "expired token", "broken token", "forged token", "token", "key"],
 )
 async def test_who_may_enter_is_decided_before_the_upgrade(
-    guarded: Service, key: Callable[[Service], str], status: int
+    guarded: Service, key: Callable[[Service], Awaitable[str]], status: int
 ) -> None:
-    secret = key(guarded)
+    secret = await key(guarded)
     if status == 101:
         await (await Client.connect(guarded, secret)).close()
         return
@@ -228,7 +234,7 @@ async def test_who_may_enter_is_decided_before_the_upgrade(
 
 async def test_a_browser_shows_its_key_as_a_subprotocol(guarded: Service) -> None:
     url = f"ws://127.0.0.1:{guarded.server.port}/v1/realtime"
-    for secret in ("key-of-acme", token_of(guarded)):
+    for secret in (await guarded.key(), await token_of(guarded)):
         asked = [websockets.Subprotocol(p) for p in ("realtime", f"openai-insecure-api-key.{secret}")]
         async with websockets.connect(url, subprotocols=asked) as live:
             assert live.subprotocol == "realtime"
@@ -241,7 +247,7 @@ async def test_a_browser_shows_its_key_as_a_subprotocol(guarded: Service) -> Non
 
 async def test_a_token_of_one_tenant_opens_nothing_of_another(guarded: Service) -> None:
     """What a session refers to, a stored voice, is looked up for the token's own tenant alone."""
-    client = await Client.connect(guarded, token_of(guarded))
+    client = await Client.connect(guarded, await token_of(guarded))
     await client.send(
         "session.update", session={"type": "realtime", "audio": {"output": {"voice": {"id": "voice_of_the_zoo"}}}}
     )

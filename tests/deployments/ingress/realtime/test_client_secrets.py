@@ -1,7 +1,5 @@
 """POST /v1/realtime/client_secrets: what a browser is given instead of a key."""
 
-from pathlib import Path
-
 import pytest
 from openai import AsyncOpenAI, BadRequestError, PermissionDeniedError
 
@@ -11,15 +9,13 @@ from tests.deployments.ingress.realtime.client import Client
 SECRET = "the same on every replica"
 
 
-async def guarded(start: Start, tmp_path: Path) -> tuple[Service, AsyncOpenAI]:
-    file = tmp_path / "keys"
-    file.write_text("acme key-of-acme\n")
-    service = await start(api_keys_file=file, token_secret=SECRET)
-    return service, service.openai.with_options(api_key="key-of-acme")
+async def guarded(start: Start) -> tuple[Service, AsyncOpenAI]:
+    service = await start(auth=True, token_secret=SECRET)
+    return service, service.openai.with_options(api_key=await service.key())
 
 
-async def test_a_secret_opens_a_session_with_its_settings_on_any_replica(start: Start, tmp_path: Path) -> None:
-    _, client = await guarded(start, tmp_path)
+async def test_a_secret_opens_a_session_with_its_settings_on_any_replica(start: Start) -> None:
+    _, client = await guarded(start)
     made = await client.realtime.client_secrets.create(
         expires_after={"anchor": "created_at", "seconds": 60},
         session={"type": "realtime", "instructions": "Be brief.", "audio": {"input": {"turn_detection": None}}},
@@ -27,7 +23,7 @@ async def test_a_secret_opens_a_session_with_its_settings_on_any_replica(start: 
     assert made.value.startswith("ek_")
     assert made.session.type == "realtime"
     assert made.session.instructions == "Be brief."
-    other, _ = await guarded(start, tmp_path)
+    other, _ = await guarded(start)
     live = await Client.connect(other, made.value)
     session = live.told[0]["session"]
     assert session["instructions"] == "Be brief."
@@ -36,8 +32,8 @@ async def test_a_secret_opens_a_session_with_its_settings_on_any_replica(start: 
     await live.close()
 
 
-async def test_a_secret_opens_nothing_else(start: Start, tmp_path: Path) -> None:
-    _, client = await guarded(start, tmp_path)
+async def test_a_secret_opens_nothing_else(start: Start) -> None:
+    _, client = await guarded(start)
     made = await client.realtime.client_secrets.create()
     with pytest.raises(PermissionDeniedError):
         await client.with_options(api_key=made.value).models.list()
@@ -45,8 +41,8 @@ async def test_a_secret_opens_nothing_else(start: Start, tmp_path: Path) -> None
         await client.with_options(api_key=made.value).realtime.client_secrets.create()
 
 
-async def test_settings_that_no_session_could_have_are_refused_at_once(start: Start, tmp_path: Path) -> None:
-    _, client = await guarded(start, tmp_path)
+async def test_settings_that_no_session_could_have_are_refused_at_once(start: Start) -> None:
+    _, client = await guarded(start)
     for session in ({"type": "transcription"}, {"type": "realtime", "audio": 7}):
         with pytest.raises(BadRequestError):
             await client.realtime.client_secrets.create(session=session)  # type: ignore[arg-type]

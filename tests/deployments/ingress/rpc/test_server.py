@@ -65,13 +65,13 @@ async def test_reflection_tells_the_contract(service: Service) -> None:
     assert SERVICE in await asyncio.to_thread(look)
 
 
-async def test_who_has_no_key_is_refused_before_anything_is_read(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("acme sk-right\n")
-    service = await start(api_keys_file=tmp_path / "keys")
+async def test_who_has_no_key_is_refused_before_anything_is_read(start: Start) -> None:
+    service = await start(auth=True)
+    key = await service.key()
     async with channel(service) as to:
         health = health_pb2_grpc.HealthStub(to)
         await health.Check(health_pb2.HealthCheckRequest())  # open to all
-        for metadata in ((), (("authorization", "Bearer sk-wrong"),), (("authorization", "sk-right"),)):
+        for metadata in ((), (("authorization", "Bearer sk-wrong"),), (("authorization", key),)):
             call = SpeechServiceStub(to).Generate(GenerateRequest(), metadata=(*metadata, ("x-request-id", "r-1")))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()

@@ -65,7 +65,9 @@ async def begin() -> AsyncIterator[Begin]:
 
         def open_one(config: dict[str, Any] | None = None, beside: Talk | None = None, **settings: Any) -> Talk:
             speaker = beside.speaker if beside else Scripted()
-            services = beside.services if beside else Services(speaker, IngressConfig(**(config or {})), DEFAULTS)
+            services = (
+                beside.services if beside else Services(speaker, IngressConfig(auth=False, **(config or {})), DEFAULTS)
+            )
             chosen = SessionSettings(**{"turn_detection": None, **settings})
             talk = Talk(Session(services, Caller("public", "open"), chosen), speaker, services)
             listening = asyncio.create_task(talk.listen())

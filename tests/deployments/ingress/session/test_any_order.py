@@ -83,7 +83,7 @@ class AnyOrder(RuleBasedStateMachine):
         async def opened() -> None:
             self.graph, self.vad, self.speaker = Graph(), SilentVad(), Scripted()
             self.speaker.script = self.graph.script
-            self.services = Services(self.speaker, IngressConfig(), DEFAULTS)
+            self.services = Services(self.speaker, IngressConfig(auth=False), DEFAULTS)
             self.services.vad = self.vad  # type: ignore[assignment]
             await self.services.voices.built_in()
             detection = TurnDetection(silence_duration_ms=64, create_response=create, interrupt_response=interrupt)
