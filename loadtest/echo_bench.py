@@ -46,6 +46,7 @@ def main() -> int:
     try:
         result["by_run"] = []
         for list_frames in map(int, options.list_frames.split(",")):
+            print(f"replies in lists of {list_frames} frames:", flush=True)
             with echoing(list_frames) as server:
                 result["by_run"] += [
                     {"list_frames": list_frames}
@@ -63,13 +64,12 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def echoing(list_frames: int) -> Iterator[dict[str, int]]:
+def echoing(list_frames: int, *options: str) -> Iterator[dict[str, int]]:
     """The ingress, with its ports and its process' id. Its streams bring list_frames at once."""
-    print(f"replies in lists of {list_frames} frames:", flush=True)
     with TemporaryDirectory(prefix="echo-bench-") as folder:
         told, log = Path(folder) / "told.json", Path(folder) / "log"
         with log.open("wb") as said:
-            command = [str(CHROMA), "bench-ingress", str(told), "--list-frames", str(list_frames)]
+            command = [str(CHROMA), "bench-ingress", str(told), "--list-frames", str(list_frames), *options]
             process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         try:
             ends_at = time.monotonic() + START_S
@@ -79,7 +79,7 @@ def echoing(list_frames: int) -> Iterator[dict[str, int]]:
                 time.sleep(0.1)
             yield json.loads(told.read_text())
         finally:
-            process.terminate()
+            process.terminate()  # it may have been killed already
             process.wait(30)
 
 

@@ -36,16 +36,18 @@ CODES = bytes(2 * CODEBOOKS)
 STAMP_SAMPLES = 4  # int16 samples that hold a time in ns
 
 
-def serve(out: Path, list_frames: int) -> None:
-    """Write {"http", "grpc", "pid"} to out once calls are accepted; end at SIGTERM. In the event loop of a replica."""
+def serve(out: Path, list_frames: int, database: str | None) -> None:
+    """Write {"http", "grpc", "pid"} to out once calls are accepted; end at SIGTERM. In the event loop of a replica.
+
+    database: whose API keys callers need; None: anybody may call.
+    """
     with asyncio.Runner(loop_factory=get_new_event_loop) as runner:
-        runner.run(_serve(out, list_frames))
+        runner.run(_serve(out, list_frames, database))
 
 
-async def _serve(out: Path, list_frames: int) -> None:
-    config = IngressConfig(
-        auth=False, http_port=0, grpc_port=0, drain_linger_s=0.0, drain_wait_s=0.0, max_concurrent=4096
-    )
+async def _serve(out: Path, list_frames: int, database: str | None) -> None:
+    quick = {"http_port": 0, "grpc_port": 0, "drain_linger_s": 0.0, "drain_wait_s": 0.0, "max_concurrent": 4096}
+    config = IngressConfig.model_validate({"auth": database is not None, "database_url": database, **quick})
     app = IngressApp(Echo(list_frames), config, Sampling(seed=0))
     doors = Doors(app, config)
     await doors.start()

@@ -117,11 +117,12 @@ def bench_graph(
 def bench_ingress(
     out: Annotated[Path, typer.Argument(help="Where its ports and its process are told, as JSON.")],
     list_frames: Annotated[int, typer.Option(min=1, help="Frames that come at once.")] = 1,
+    database: Annotated[str | None, typer.Option(help="Whose API keys callers need. Without it nobody does.")] = None,
 ) -> None:
     """Serve the ingress alone, with an echo behind it, until SIGTERM; loadtest.echo_bench is its client."""
     from deployments.bench.echo import serve as run
 
-    run(out, list_frames)
+    run(out, list_frames, database)
 
 
 def main() -> None:
