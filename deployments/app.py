@@ -10,6 +10,7 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from deployments.backbone import Backbone
 from deployments.codec import Codec
 from deployments.decoder import Decoder
+from deployments.ingress.provenance.keys import draw
 from deployments.ingress_stage import Ingress
 from deployments.reasoner import Reasoner
 from deployments.settings import Models, Settings, StageScale
@@ -40,6 +41,8 @@ def with_secrets(models: Models) -> Models:
     drawn = {
         name: secrets.token_hex() for name in ("affinity_key", "token_secret") if not getattr(models.ingress, name)
     }
+    if not models.ingress.signing_key and models.ingress.signing_key_file is None:
+        drawn["signing_key"] = draw()
     return models.model_copy(update={"ingress": models.ingress.model_copy(update=drawn)})
 
 

@@ -13,6 +13,7 @@ import soundfile
 
 from chroma_models.errors import InvalidRequest, StageUnavailable
 from chroma_models.types import SAMPLE_RATE_HZ
+from deployments.ingress.provenance.files import comment_of
 
 FORMATS = ("wav", "mp3", "flac")
 
@@ -60,6 +61,8 @@ def ask(
                     pcm = base64.b64decode(audio["data"])
                     sink.buffer_write(pcm, "int16")
                     samples += len(pcm) // 2
+            if statement := extension.get("provenance"):
+                sink.comment = comment_of(statement)
     except openai.APIStatusError as error:
         raise InvalidRequest(f"The server refused: {_message(error)}") from error
     except (openai.APIConnectionError, httpx.TransportError) as error:

@@ -76,6 +76,19 @@ def make_checkpoint(
 
 
 @app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A reply: wav, flac, mp3 or opus.")],
+    keys: Annotated[
+        str, typer.Option(help="Public keys: a file, or the URL of a server's.")
+    ] = "http://127.0.0.1:8000/v1/provenance/keys",
+) -> None:
+    """Say what a file says of its making, and whether that holds: exit code 0, else 1; 2 where it cannot be told."""
+    from deployments.cli.verify import verify as run
+
+    raise typer.Exit(run(file, keys))
+
+
+@app.command()
 def migrate(
     settings: SettingsFile = None,
     database: Annotated[str | None, typer.Option(help="Its URL. Overrides the settings.")] = None,

@@ -99,6 +99,7 @@ def checked(settings: Settings) -> Settings:
 def _with_files(settings: Settings) -> Settings:
     """Keys, certificate and database looked at once, and named so that replicas find them."""
     from deployments.ingress.api_key import pepper
+    from deployments.ingress.provenance.keys import check
     from deployments.ingress.store.address import database_url
     from deployments.ingress.store.schema import has_keys, prepare
     from deployments.ingress.tls import Certificate
@@ -110,6 +111,7 @@ def _with_files(settings: Settings) -> Settings:
             "Leave it out, or choose --host 127.0.0.1."
         )
     Certificate.of(ingress)
+    check(ingress)
     database = database_url(ingress.database_url)
     prepare(database)
     if ingress.auth:
@@ -120,7 +122,7 @@ def _with_files(settings: Settings) -> Settings:
                 "or start with --no-auth on the loopback.",
                 flush=True,
             )
-    named = ("tls_cert_file", "tls_key_file")
+    named = ("tls_cert_file", "tls_key_file", "signing_key_file", "retired_keys_file")
     found: dict[str, Any] = {name: path.resolve() for name in named if (path := getattr(ingress, name)) is not None}
     found["database_url"] = database.render_as_string(hide_password=False)
     ingress = ingress.model_copy(update=found)

@@ -13,6 +13,7 @@ from deployments.ingress.chat import ChatCompletions
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.edge import Edge
 from deployments.ingress.errors import MethodNotAllowed, UnknownRoute
+from deployments.ingress.provenance.statement import KEYS_PATH
 from deployments.ingress.realtime.client_secrets import ClientSecrets
 from deployments.ingress.realtime.endpoint import Realtime
 from deployments.ingress.services import Services
@@ -39,6 +40,7 @@ class IngressApp:
             *VoiceRoutes(self.services).routes,
             Route("/v1/usage", UsageRoute(self.services)),
             *AdminRoutes(self.services).routes,
+            Route(KEYS_PATH, self.services.provenance.keys),
             Route("/healthz", self._alive),
             Route("/readyz", self._ready),
             Route("/-/healthz", self._serving),
@@ -58,10 +60,11 @@ class IngressApp:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         """With an "app" in its scope the router raises what it refuses, rather than answering in its own words.
 
-        Whatever lies under /v1 needs a caller, what does not exist there too. Endpoints find it as scope["caller"].
+        Whatever lies under /v1 needs a caller, what does not exist there too; public keys alone are for everybody.
+        Endpoints find it as scope["caller"].
         """
         scope = {**scope, "app": self}
-        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+        if scope["type"] == "http" and scope["path"].startswith("/v1/") and scope["path"] != KEYS_PATH:
             if scope["path"].startswith(ADMIN):
                 self._operators.check(scope)
             else:

@@ -25,14 +25,17 @@ def to_pcm16(pcm: bytes) -> bytes:
     return to_int16(np.frombuffer(pcm, "<f4")).tobytes()
 
 
-def encode(pcm: bytes, form: OutputFormat) -> bytes:
-    """A whole reply, float32 mono at 24 kHz, as a file; pcm16 has no header."""
+def encode(pcm: bytes, form: OutputFormat, comment: str = "") -> bytes:
+    """A whole reply, float32 mono at 24 kHz, as a file; pcm16 has no header, and no comment."""
     samples = to_int16(np.frombuffer(pcm, "<f4"))
     if form == "pcm16":
         return samples.tobytes()
     container, coding = CODINGS[form]
     file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLE_RATE_HZ, format=container, subtype=coding)
+    with soundfile.SoundFile(file, "w", SAMPLE_RATE_HZ, 1, coding, format=container) as sink:
+        if comment:
+            sink.comment = comment
+        sink.write(samples)
     return file.getvalue()
 
 

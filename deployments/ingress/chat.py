@@ -93,7 +93,8 @@ class ChatCompletions:
                 record.prompt_tokens = admitted.prompt_tokens
                 envelope = Envelope(record.id, request.model, services.health.system_fingerprint)
                 remember = partial(services.replies.add, caller.tenant)
-                reply = Reply(request, turn, items, spoken, envelope, remember, services.off_loop)
+                attest = partial(services.provenance.statement, caller.tenant, name, record.id)
+                reply = Reply(request, turn, items, spoken, envelope, remember, attest, services.off_loop)
                 if request.stream:
                     await reply.stream(EventStream(send, services.config.max_send_s))
                 else:

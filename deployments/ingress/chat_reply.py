@@ -9,11 +9,13 @@ import pydantic_core
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
-from chroma_models.types import AudioChunk, Finished, Turn
+from chroma_models.types import SAMPLE_RATE_HZ, AudioChunk, Finished, Turn
 from deployments.ingress.audio_in import encode_base64
-from deployments.ingress.audio_out import encode, to_pcm16
+from deployments.ingress.audio_out import to_pcm16
 from deployments.ingress.openai_chat import ChatRequest
 from deployments.ingress.openai_reply import FINISH, Envelope, Json, audio_tokens, usage
+from deployments.ingress.provenance.files import sealed
+from deployments.ingress.provenance.statement import Attest, Hasher
 from deployments.ingress.speaker import Item
 from deployments.ingress.spoken import Spoken
 from deployments.ingress.sse import EventStream
@@ -37,11 +39,12 @@ class Reply:
     spoken: Spoken
     envelope: Envelope
     remember: Callable[[str, str], int]  # audio id, transcript -> Unix second of its expiry
+    attest: Attest
     off_loop: OffLoop
 
-    @property
-    def _chroma(self) -> Json:
-        return {"chroma": self.spoken.report(self.turn.sampling.seed, self.request.chroma.codes)}
+    def _chroma(self, provenance: Json) -> Json:
+        report = self.spoken.report(self.turn.sampling.seed, self.request.chroma.codes)
+        return {"chroma": {**report, "provenance": provenance}}
 
     @property
     def _finished(self) -> Finished:
@@ -70,20 +73,28 @@ class Reply:
         message: Json = {"role": "assistant", "content": None if request.speaks else spoken.text, "refusal": None}
         if request.speaks:
             expires = self.remember(envelope.audio_id, spoken.text)
-            audio = await self.off_loop(lambda: encode_base64(encode(b"".join(pcm), request.format)))
+            data, provenance = await self.off_loop(lambda: self._file(b"".join(pcm)))
             message["audio"] = {
                 "id": envelope.audio_id,
-                "data": audio,
+                "data": data,
                 "expires_at": expires,
                 "transcript": spoken.text,
             }
-        whole = envelope.completion(message, self._finish_reason, self._usage) | self._chroma
+        else:
+            provenance = self.attest(None)
+        whole = envelope.completion(message, self._finish_reason, self._usage) | self._chroma(provenance)
         body = await self.off_loop(partial(pydantic_core.to_json, whole))
         await Response(body, media_type="application/json")(scope, _nothing_more, send)
+
+    def _file(self, pcm: bytes) -> tuple[str, Json]:
+        """In base64, and what is said of it. For a worker thread."""
+        file, provenance = sealed(pcm, self.request.format, self.attest)
+        return encode_base64(file), provenance
 
     async def stream(self, events: EventStream) -> None:
         """Server-sent events, the audio as pcm16."""
         spoken, request, envelope = self.spoken, self.request, self.envelope
+        heard = Hasher("pcm16", SAMPLE_RATE_HZ)
         await events.start()
         await events.event(
             envelope.chunk({"role": "assistant", "content": None if request.speaks else "", "refusal": None})
@@ -99,16 +110,18 @@ class Reply:
                     delta: Json = {"audio": {"transcript": words}} if request.speaks else {"content": words}
                     await events.event(envelope.chunk(delta))
                 if samples and request.speaks:
-                    data = encode_base64(to_pcm16(samples))
-                    await events.event(envelope.chunk({"audio": {"data": data}}))
+                    steps = to_pcm16(samples)
+                    heard.add(steps)
+                    await events.event(envelope.chunk({"audio": {"data": encode_base64(steps)}}))
             else:
                 await events.comment("keep-alive")
         if request.speaks:
             expires = self.remember(envelope.audio_id, spoken.text)
             await events.event(envelope.chunk({"audio": {"expires_at": expires}}))
-        await events.event(envelope.chunk({}, self._finish_reason) | self._chroma)
+        chroma = self._chroma(self.attest(heard.done() if request.speaks else None))
+        await events.event(envelope.chunk({}, self._finish_reason) | chroma)
         if request.wants_usage:
-            await events.event(envelope.usage_chunk(self._usage) | self._chroma)
+            await events.event(envelope.usage_chunk(self._usage) | chroma)
         await events.done()
 
 

@@ -95,6 +95,10 @@ class IngressSizes(Config):
     token_secret: str | None = None  # signs client secrets; None: as above, and they end with it
     client_secret_ttl_s: float = Field(600.0, ge=10, le=7200)  # where its request names no time, as OpenAI has it
 
+    signing_key: str | None = None  # Ed25519, PEM; signs what replies say of themselves; None: as token_secret
+    signing_key_file: Path | None = None  # the same from a file
+    retired_keys_file: Path | None = None  # JWK set of public keys that signed before, published beside it
+
     max_body_bytes: PositiveInt = 32 << 20  # 13 minutes of 16 kHz wav in base64
     max_pending_bytes: PositiveInt = 256 << 20  # bodies being read or parsed at once, all requests together
     body_timeout_s: PositiveFloat = 30.0  # from the headers to the last byte of the body

@@ -17,6 +17,7 @@ from deployments.ingress.config import IngressConfig
 from deployments.ingress.health import Health
 from deployments.ingress.json_body import BodyReader
 from deployments.ingress.permits import Permit, Permits
+from deployments.ingress.provenance.statement import Provenance
 from deployments.ingress.replies import ReplyStore
 from deployments.ingress.session.vad import Vad
 from deployments.ingress.speaker import Item, Speaker
@@ -39,7 +40,9 @@ class Services:
     """Built once per replica. `config` is the live one: read it when a turn begins, do not keep it."""
 
     def __init__(self, speaker: Speaker, config: IngressConfig, default_sampling: Sampling) -> None:
+        """Raises InvalidRequest where a signing key cannot be used."""
         self.speaker, self.config, self.default_sampling = speaker, config, default_sampling
+        self.provenance = Provenance(config)
         self.health = Health()
         self.pool = ThreadPoolExecutor(config.audio.threads, thread_name_prefix="audio")
         self.database = Database(config.database_url, config.database_timeout_s)

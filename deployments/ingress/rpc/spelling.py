@@ -1,6 +1,10 @@
 """What a session tells, in the contract's words."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from deployments.ingress.rpc.status import duration, status_of
 from deployments.ingress.rpc.stubs import speech_service_pb2 as pb
@@ -67,9 +71,23 @@ def done(event: ResponseDone) -> pb.ResponseDone:
         told.statistics.first_audio.CopyFrom(duration(report["first_audio_s"]))
     for name, spent_s in report["stages"].items():
         told.statistics.stages[name].CopyFrom(duration(spent_s))
+    if (provenance := report["provenance"]) is not None:
+        told.provenance.CopyFrom(_provenance(provenance))
     if event.error is not None:
         told.status.CopyFrom(status_of(event.error, info.id))
     return told
+
+
+def _provenance(told: Mapping[str, Any]) -> pb.Provenance:
+    return pb.Provenance(
+        model=told["model"],
+        voice=told["voice"],
+        created=Timestamp(seconds=told["created_at"]),
+        tenant=told["tenant"],
+        response_id=told["response"],
+        audio_sha256=told["audio"]["sha256"] if told["audio"] else "",
+        jws=told["jws"],
+    )
 
 
 def generated(told: pb.ConverseResponse) -> pb.GenerateResponse | None:

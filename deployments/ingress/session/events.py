@@ -155,7 +155,8 @@ class ResponseUsage:
 
 @dataclass(frozen=True, slots=True)
 class ResponseDone:
-    """error where status is failed. report: spoken.Spoken.report, with what was measured."""
+    """error where status is failed. report: spoken.Spoken.report, with what was measured, and
+    its provenance."""
 
     response: ResponseInfo
     status: ResponseStatus

@@ -3,8 +3,9 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from chroma_models.errors import InvalidRequest, PromptTooLong
 from chroma_models.types import AudioChunk, Finished, Message, Turn
@@ -12,6 +13,7 @@ from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
 from deployments.ingress.live_audio import Voicing
 from deployments.ingress.openai_reply import audio_tokens
+from deployments.ingress.provenance.statement import AudioHash, Hasher
 from deployments.ingress.services import Services
 from deployments.ingress.session.events import (
     Delta,
@@ -63,6 +65,7 @@ class Response:
         self._started = False  # there is output
         self._playing_since: float | None = None
         self._voicing = Voicing(info.settings.output)
+        self._heard = Hasher(info.settings.output.encoding, info.settings.output.rate_hz)
         self._prompt_tokens = 0
         self._messages: tuple[Message, ...] = ()
         self._seed = 0
@@ -153,6 +156,7 @@ class Response:
                 elif isinstance(item, Finished):
                     spoken.finish(item)
         if self.info.settings.speaks and (rest := self._voicing.say(b"", last=True)):
+            self._heard.add(rest)
             self._put(Delta(self.info, self.item_id, (), rest, 0, spoken.frames))
 
     async def _turn(self) -> Turn:
@@ -182,6 +186,7 @@ class Response:
             return
         pieces = tuple(Piece(frame.index, frame.step.text) for frame in new if frame.step and frame.step.text)
         audio = self._voicing.say(samples) if self.info.settings.speaks else b""
+        self._heard.add(audio)
         await self._around.outbox.room(self.info.id)
         self._put(Delta(self.info, self.item_id, pieces, audio, len(new), first))
 
@@ -203,9 +208,19 @@ class Response:
             previous = self._around.changed(item) if self.info.in_conversation else None
             self._around.outbox.put(OutputDone(self.info, item, previous))
             output = (item,)
-        report = self._spoken.report(self._seed, False)
+        report = {**self._spoken.report(self._seed, False), "provenance": self._provenance(status)}
         self._around.outbox.put(ResponseDone(self.info, status, reason, error, output, self._usage(), report))
         self._around.ended(self)
+
+    def _provenance(self, status: ResponseStatus) -> Mapping[str, Any] | None:
+        """What is said of what was said; of audio that was cut short it is not known how much was sent."""
+        if not self._started:
+            return None
+        whole = self.info.settings.speaks and status in ("completed", "incomplete")
+        audio: AudioHash | None = self._heard.done() if whole else None
+        return self._around.services.provenance.statement(
+            self._around.caller.tenant, self.info.settings.voice_name, self.info.id, audio
+        )
 
     def _item(self, status: Status) -> Item:
         part = self.reply if self.info.settings.speaks else Words(self.reply.text)

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -293,7 +294,7 @@ class RequestError(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class ResponseDone(_message.Message):
-    __slots__ = ("response_id", "finish_reason", "status", "usage", "statistics", "metadata")
+    __slots__ = ("response_id", "finish_reason", "status", "usage", "statistics", "metadata", "provenance")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -307,13 +308,33 @@ class ResponseDone(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     response_id: str
     finish_reason: FinishReason
     status: _status_pb2.Status
     usage: Usage
     statistics: Statistics
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, response_id: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    provenance: Provenance
+    def __init__(self, response_id: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., statistics: _Optional[_Union[Statistics, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class Provenance(_message.Message):
+    __slots__ = ("model", "voice", "created", "tenant", "response_id", "audio_sha256", "jws")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOICE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_SHA256_FIELD_NUMBER: _ClassVar[int]
+    JWS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    voice: str
+    created: _timestamp_pb2.Timestamp
+    tenant: str
+    response_id: str
+    audio_sha256: str
+    jws: str
+    def __init__(self, model: _Optional[str] = ..., voice: _Optional[str] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., response_id: _Optional[str] = ..., audio_sha256: _Optional[str] = ..., jws: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("input_tokens", "input_audio_tokens", "cached_tokens", "output_tokens", "output_audio_tokens")

@@ -1,0 +1,1 @@
+"""Speech that says what it is: signed statements about replies, in answers and inside files."""
