@@ -69,7 +69,7 @@ def compare(mimi: Mimi, ours: StreamDecoder, theirs: StreamDecoder, rounds: int,
     same_memory(ours, theirs)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_any_schedule_is_the_ordinary_steps(other_mimi: Mimi, seed: int) -> None:
     ours, theirs = static(other_mimi), other_mimi.decoder(SLOTS)

@@ -56,7 +56,7 @@ def play(decoder: StreamDecoder, codes: Tensor, random: Random) -> list[Tensor]:
     return [torch.cat(parts) for parts in heard]
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_any_schedule_sounds_like_one_shot_decoding(mimi: Mimi, seed: int) -> None:
     codes = mimi.codes(6, FRAMES)
@@ -65,7 +65,7 @@ def test_any_schedule_sounds_like_one_shot_decoding(mimi: Mimi, seed: int) -> No
         assert worst(samples, expected[: len(samples)]) < CLOSE
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), max_group=st.integers(1, 6))
 def test_sizes_come_from_the_configuration(other_mimi: Mimi, seed: int, max_group: int) -> None:
     codes = other_mimi.codes(5, 40)

@@ -27,7 +27,7 @@ async def test_a_turn_alone_equals_the_reference(checkpoint: Checkpoint, referen
             assert finished.reason == ("max_reply" if len(got) == s.turn.limits.max_frames else "end_of_speech")
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_company_slots_and_arrivals_change_no_frame(
     checkpoint: Checkpoint, reference: Reference, data: st.DataObject

@@ -19,7 +19,7 @@ def steady(count: int, every_s: float, frames: int, prompt: int = 300) -> list[A
     return [Arrival(i * every_s, frames, prompt) for i in range(count)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(machine=machines, data=st.data())
 def test_nobody_who_was_admitted_ever_hears_a_gap(machine: Machine, data: st.DataObject) -> None:
     """Random arrivals at up to about twice what the machine can do; refusal instead of collapse."""
@@ -68,7 +68,7 @@ def test_without_admission_the_same_load_collapses() -> None:
     assert sum(row.underruns for row in simulation.served) > 100
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(machine=machines, max_lead_s=st.floats(0.5, 6.0))
 def test_leads_come_together_and_stay_within_a_burst_of_each_other(machine: Machine, max_lead_s: float) -> None:
     """Rows that began one after another, on machines that have time for them."""
@@ -104,7 +104,7 @@ def test_the_least_lead_always_steps_and_the_rest_only_near_it_or_when_there_is_
         assert not left_out
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(machine=machines, fast=st.integers(1, 12), frames=st.integers(20, 300))
 def test_fast_work_never_delays_realtime(machine: Machine, fast: int, frames: int) -> None:
     """With whole files beside them, listeners hear their first frame at most one portion later, and no gap."""
@@ -124,7 +124,7 @@ def test_fast_work_never_delays_realtime(machine: Machine, fast: int, frames: in
         assert other.started_at - row.started_at <= 2 * portion_s
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(machine=machines)
 def test_rolls_are_not_heard(machine: Machine) -> None:
     """Long replies feed half a window again while others, and new ones, go on."""
@@ -143,7 +143,7 @@ def test_the_forecast_counts_what_rolls_will_cost() -> None:
     assert 25 <= len(simulation.served) < 0.8 * machine.limit(0.85)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(machine=machines, seed=st.integers(0, 1000))
 def test_a_machine_is_learned_while_it_serves(machine: Machine, seed: int) -> None:
     """Nothing measured before, arrivals one after another: the forecast is good before the machine is full."""

@@ -46,7 +46,7 @@ def batch(depth: DepthDecoder, rows: int, top_k: list[int], random: Random) -> B
     return hidden.to(depth.device), code0.to(depth.device), sampling
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(1, 2 * ROWS + 1), min_size=1, max_size=8),
     top_k=st.lists(st.sampled_from([-1, 0, 5, WIDEST_K, WIDEST_K + 1]), min_size=1, max_size=3),

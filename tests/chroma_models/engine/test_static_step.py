@@ -71,7 +71,7 @@ def text(slot: int, frame: int, width: int) -> TextStep:
     return TextStep(frame // 2, int(rng.integers(0, 400)), row.tobytes(), "")
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     schedule=st.lists(st.sets(st.integers(0, SLOTS - 1), min_size=1).map(sorted), min_size=1, max_size=8),
     top_k=st.lists(st.sampled_from([-1, 0, 5, 64]), min_size=SLOTS, max_size=SLOTS),

@@ -62,7 +62,8 @@ async def start(database: str) -> AsyncIterator[Start]:
 
         async def begin(speaker: Scripted | None = None, **settings: Any) -> Service:
             quick = {"http_port": 0, "grpc_port": 0, "drain_linger_s": 0.0, "drain_quiet_s": 0.0, "drain_wait_s": 1.0}
-            settings = {"auth": False, "database_url": database, **quick, **settings}
+            secret = {"key_secret": "of the tests"} if database.startswith("postgresql") else {}
+            settings = {"auth": False, "database_url": database, **secret, **quick, **settings}
             config = IngressConfig.model_validate(settings)
             speaker = speaker or Scripted()
             app = IngressApp(speaker, config, DEFAULTS)

@@ -160,7 +160,7 @@ def test_a_loud_clip_that_touches_full_scale_is_not_clipped() -> None:
     take(file_of(samples / np.abs(samples).max(), RATE_HZ))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     cuts=st.lists(st.integers(1, 5 * 16_000 - 1), max_size=8),
     channels=st.sampled_from([1, 2]),
@@ -184,7 +184,7 @@ def test_the_verdict_does_not_depend_on_how_a_clip_is_cut_into_blocks(
     assert verdict(sorted(cuts)) == verdict([])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_whatever_is_uploaded_is_taken_or_told(data: st.DataObject) -> None:
     """Files of every kind with a few bytes changed, cut, or put in: an answer of ours, never an accident."""

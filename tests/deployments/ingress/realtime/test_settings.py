@@ -136,7 +136,7 @@ FIELDS = ["type", "audio", "instructions", "max_output_tokens", "output_modaliti
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3), max_size=3))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_no_update_is_a_fault_of_ours(updates: list[Json]) -> None:
     shape = SessionShape.default("chroma")
     for update in updates:

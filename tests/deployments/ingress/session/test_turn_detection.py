@@ -188,7 +188,7 @@ async def test_sessions_hear_together_what_each_would_alone() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=200), st.integers(0, 2000), st.integers(64, 2000))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_turns_alternate_and_never_overlap(probabilities: list[float], padding_ms: int, silence_ms: int) -> None:
     detection = TurnDetection(prefix_padding_ms=padding_ms, silence_duration_ms=silence_ms)
     turns = TurnTaking(detection, 1000)
