@@ -7,10 +7,12 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
+from chroma_models.errors import InvalidRequest
 from deployments.backbone import Backbone
 from deployments.codec import Codec
 from deployments.decoder import Decoder
 from deployments.ingress.provenance.keys import draw
+from deployments.ingress.store.address import database_url, is_sqlite
 from deployments.ingress_stage import Ingress
 from deployments.reasoner import Reasoner
 from deployments.settings import Models, Settings, StageScale
@@ -34,6 +36,17 @@ def build(settings: Settings) -> Application:
     backbone = stage(Backbone, scale.backbone, user_config=user_config).bind(models, *upstream)
     codec = stage(Codec, scale.codec, user_config=user_config).bind(models, backbone)
     return stage(Ingress, scale.ingress, user_config=user_config).bind(models, codec)
+
+
+def check_database(settings: Settings, nodes: int) -> None:
+    """nodes: machines of the cluster. Raises InvalidRequest where replicas would have databases of their own."""
+    ingress = settings.scale.ingress
+    most = ingress.autoscaling.max_replicas if ingress.autoscaling else ingress.replicas
+    if nodes > 1 and most > 1 and is_sqlite(database_url(settings.models.ingress.database_url)):
+        raise InvalidRequest(
+            f"SQLite is for one machine, and {most} ingress replicas may run on {nodes}: set "
+            "models.ingress.database_url to postgresql://..., or scale.ingress.replicas to 1."
+        )
 
 
 def with_secrets(models: Models) -> Models:

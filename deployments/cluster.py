@@ -10,7 +10,7 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from chroma_models.errors import StageUnavailable
-from deployments.app import build
+from deployments.app import build, check_database
 from deployments.settings import Settings
 
 APP = "chroma"
@@ -38,6 +38,7 @@ def local_ray(*, quiet: bool = True) -> Iterator[None]:
 def deploy(settings: Settings, name: str = APP) -> None:
     """Run the graph; returns when every stage is ready, or raises with what went wrong."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    check_database(settings, sum(node["Alive"] for node in ray.nodes()))
     serve.start(proxy_location="Disabled", logging_config=QUIET)
     try:
         serve.run(build(settings), name=name, route_prefix=None, logging_config=QUIET)

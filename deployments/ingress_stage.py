@@ -20,6 +20,7 @@ from deployments.ingress.doors import Doors
 from deployments.ingress.garbage import settle
 from deployments.logs import report
 from deployments.settings import Models
+from deployments.tenant_metrics import TenantMetrics
 
 WARM_UP_TRIES = 120
 WARM_UP_PAUSE_S = 2.0
@@ -36,6 +37,7 @@ class Ingress:
         self._context_tokens = models.reasoner.max_model_len
         config = self._config(TurnLimits())
         self._app = IngressApp(self._speaker, config, default_sampling(architecture))
+        self._app.services.ledger.ended = TenantMetrics(config.metric_tenants).count
         self._doors = Doors(self._app, config)
         await self._doors.start()
         await self._app.services.vad.warm()

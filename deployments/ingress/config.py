@@ -89,7 +89,7 @@ class IngressSizes(Config):
     admin_key: str | None = Field(None, min_length=32)  # opens /v1/admin; None: nobody may
     permit_ttl_s: PositiveFloat = 15.0  # streams of a replica that died count for so long
     permit_renew_s: PositiveFloat = 2.0  # live streams say so; those of a revoked key end then
-    usage_flush_s: PositiveFloat = 1.0  # what live responses have delivered is written down
+    usage_flush_s: PositiveFloat = 2.0  # what live responses have delivered is written down
     usage_lost_s: PositiveFloat = 30.0  # a response nobody touched for so long has ended with its replica
     metric_tenants: NonNegativeInt = 50  # told apart in metrics; further ones are "other"
     token_secret: str | None = None  # signs client secrets; None: as above, and they end with it

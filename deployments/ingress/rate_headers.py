@@ -10,7 +10,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 async def rate_headers(services: Services, permit: Permit) -> Headers:
-    """None for a caller without a share. Streams as of when the permit was taken, audio as of a second ago."""
+    """None for a caller without a share. Streams as of when the permit was taken, audio as of some seconds ago."""
     share = permit.caller.share
     if share is None or permit.taken is None:
         return []

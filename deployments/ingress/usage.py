@@ -44,7 +44,13 @@ class Record:
     prompt_tokens: int = 0
     outcome: str = RUNNING
     ended_at: float | None = None
+    written_at: float = 0.0
     counted_frames: int = 0  # of delivered ones, in their tenant's windows already
+
+    @property
+    def spoken_s(self) -> float:
+        """Delivered."""
+        return self.delivered_frames() / FRAMES_PER_S
 
     def hears(self, messages: tuple[Message, ...]) -> None:
         """Audio that this turn brings along: what was said since the last reply."""
@@ -69,7 +75,7 @@ class Record:
             "ended_at": self.ended_at,
             "outcome": self.outcome,
             "heard_s": self.heard_s,
-            "spoken_s": self.delivered_frames() / FRAMES_PER_S,
+            "spoken_s": self.spoken_s,
             "prompt_tokens": finished.usage.prompt_tokens if finished else self.prompt_tokens,
             "text_tokens": finished.usage.text_tokens if finished else spoken.text_tokens,
             "first_audio_s": report["first_audio_s"],
@@ -90,6 +96,7 @@ class Ledger:
         self._live: dict[str, Record] = {}
         self._changed: dict[str, Record] = {}  # began or ended since the last write
         self._spent: dict[str, tuple[float, tuple[float, float]]] = {}  # by tenant: when it was read, minute and day
+        self.ended: Callable[[Record], None] = lambda record: None  # called with every response that has
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reaped_at = 0.0
@@ -131,6 +138,7 @@ class Ledger:
             record.ended_at = self._clock()
             del self._live[record.id]
             self._tell(record)
+            self.ended(record)
 
     async def check(self, caller: Caller) -> None:
         """Raises QuotaExceeded where the tenant has heard what it may in this minute or day."""
@@ -151,7 +159,7 @@ class Ledger:
                 )
 
     async def spent(self, tenant: str) -> tuple[float, float]:
-        """Seconds delivered in this minute and this day, by all replicas, as of a second ago."""
+        """Seconds delivered in this minute and this day, by all replicas, as of some seconds ago."""
         now = self._clock()
         known = self._spent.get(tenant)
         if known is None or now - known[0] > FRESH_S:
@@ -176,10 +184,11 @@ class Ledger:
 
     async def _write(self) -> None:
         changed, self._changed = self._changed, {}
-        records = {**self._live, **changed}
+        now = self._clock()
+        due = {name: one for name, one in self._live.items() if not 0 <= now - one.written_at < self._flush_s}
+        records = {**due, **changed}
         if not records:
             return
-        now = self._clock()
         counted = {record.id: record.delivered_frames() for record in records.values()}
         rows, spent = [record.row(now) for record in records.values()], defaultdict[tuple[str, int, int], float](float)
         for record in records.values():
@@ -197,7 +206,7 @@ class Ledger:
             await asyncio.sleep(self._flush_s)
             return
         for record in records.values():
-            record.counted_frames = counted[record.id]
+            record.counted_frames, record.written_at = counted[record.id], now
 
     async def _reap(self) -> None:
         self._reaped_at = self._clock()
