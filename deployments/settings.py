@@ -4,12 +4,13 @@
 user_config (applied by reconfigure, without a restart). What the checkpoint dictates is read from the checkpoint.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from chroma_models.config import (
     BackboneSizes,
@@ -22,6 +23,8 @@ from chroma_models.config import (
 )
 from chroma_models.errors import InvalidRequest
 from deployments.ingress.config import IngressSizes
+
+PREFIX = "CHROMA_"  # of variables of the environment
 
 
 class Models(Config):
@@ -72,7 +75,7 @@ class Settings(BaseSettings):
     """The whole tree. Environment: CHROMA_MODELS__CHECKPOINT, CHROMA_SERVING__LIMITS__MAX_LEAD_S and so on."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="CHROMA_", env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
     )
 
     models: Models = Models()
@@ -98,16 +101,42 @@ class Settings(BaseSettings):
         if path is not None:
             try:
                 tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            except (OSError, yaml.YAMLError) as error:
+            except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
                 raise InvalidRequest(f"Settings file {path} cannot be read: {' '.join(str(error).split())}.") from error
             if not isinstance(tree, dict):
                 raise InvalidRequest(f"Settings file {path} holds no mapping.")
+        cls._check_names(tree)
         try:
             loaded = cls(**tree)
             return cls.model_validate(_merge(loaded.model_dump(), overrides)) if overrides else loaded
         except ValidationError as error:
             reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise InvalidRequest(f"Settings are not valid: {reasons}.") from error
+        except SettingsError as error:
+            raise InvalidRequest(
+                f"A variable of the environment stands for a group of settings and is no JSON object ({error}); name "
+                "one setting, as CHROMA_MODELS__CHECKPOINT does."
+            ) from None
+
+    @classmethod
+    def _check_names(cls, tree: dict[str, Any]) -> None:
+        """The top of the tree, and the environment, of which pydantic passes over what it does not know.
+
+        Raises InvalidRequest.
+        """
+        known = ", ".join(cls.model_fields)
+        for key in tree:
+            if key not in cls.model_fields:
+                raise InvalidRequest(f"Settings are not valid: there is no {str(key)[:64]!r}, only {known}.")
+        for name in os.environ:
+            word = name.upper().removeprefix(PREFIX)
+            if word == name.upper() or word.partition("__")[0].lower() in cls.model_fields:
+                continue
+            if "__" in word or word.partition("_")[0].lower() in cls.model_fields:
+                raise InvalidRequest(
+                    f"The environment's {name[:64]} is no setting: after {PREFIX} comes one of {known}, then two "
+                    "underscores before each further name."
+                )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -183,7 +183,9 @@ class Architecture:
     @classmethod
     def of(cls, config: Json, generation: Json) -> "Architecture":
         if config.get("model_type") != "chroma":
-            raise CheckpointError(f"config.json says model_type {config.get('model_type')!r}, not 'chroma'.")
+            raise CheckpointError(
+                f"config.json says model_type {config.get('model_type')!r}, not 'chroma': name a checkpoint of Chroma."
+            )
         thinker = config["thinker_config"]
         text = thinker["text_config"]
         backbone, decoder = config["backbone_config"], config["decoder_config"]
@@ -228,7 +230,7 @@ def read_json(path: Path) -> Json:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: is this a Chroma checkpoint?") from error
+        raise CheckpointError(f"{path} is missing: is this a Chroma checkpoint, all of it?") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(loaded, dict):

@@ -5,7 +5,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from deployments.cli.ask import ask
-from deployments.cli.serve import base_url, checked, load_settings, wait_ready
+from deployments.cli.checks import checked
+from deployments.cli.serve import base_url, load_settings, wait_ready
 
 RANDOM_CHECKPOINT = Path("checkpoints/tiny")
 LONGEST_S = 8.0  # random weights never come to an end by themselves

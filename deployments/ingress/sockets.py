@@ -48,6 +48,8 @@ async def bound(host: str, port: int, setting: str) -> socket.socket:
         holder.close()
         if error.errno == errno.EADDRINUSE:
             raise CannotListen(f"Port {port} is taken by another program; choose another {setting}.") from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise CannotListen(f"The address {where} is not one of this machine; choose another host.") from None
         if error.errno in (errno.EACCES, errno.EPERM):
             raise CannotListen(f"Listening on {where} is not permitted; choose a port of 1024 or above.") from None
         raise CannotListen(f"Cannot listen on {where}: {error.strerror}.") from None

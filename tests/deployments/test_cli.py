@@ -26,6 +26,7 @@ def refused(*arguments: object, saying: str) -> None:
 
 
 def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
+    """test_start.py has every other case of `chroma serve`, in one process."""
     refused("serve", "--checkpoint", tmp_path, saying="config.json")
 
 
@@ -59,21 +60,6 @@ def test_a_port_that_is_taken_on_ipv6(tiny: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         refused("serve", "--checkpoint", tiny, "--host", "::1", "--port", port, saying=f"Port {port} is taken")
-
-
-@pytest.mark.parametrize(
-    ("tree", "saying"),
-    [
-        ("models: {backbone: {slot: 3}}", "models.backbone.slot"),
-        ("serving: {limits: {max_lead_s: -1}}", "serving.limits.max_lead_s"),
-        ("[1, 2]", "no mapping"),
-        ("a: [", "cannot be read"),
-    ],
-)
-def test_settings_that_are_wrong(tmp_path: Path, tree: str, saying: str) -> None:
-    file = tmp_path / "settings.yaml"
-    file.write_text(tree)
-    refused("serve", "--settings", file, saying=saying)
 
 
 def test_asking_nobody_and_asking_with_nothing(tmp_path: Path) -> None:

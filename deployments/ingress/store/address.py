@@ -22,7 +22,7 @@ def database_url(told: str | None) -> URL:
         return URL.create("sqlite", database=str(_data_folder() / FILE))
     try:
         url = make_url(told)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise InvalidRequest("database_url is no URL; write sqlite:///PATH or postgresql://HOST/NAME.") from None
     kind = url.drivername.split("+")[0]
     if kind in POSTGRES:

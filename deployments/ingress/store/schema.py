@@ -18,6 +18,7 @@ from deployments.ingress.store.address import is_sqlite, shown
 from deployments.ingress.store.tenant_tables import ApiKey
 
 BUSY_S = 30.0  # for another process's migration to end
+CONNECT_S = 10  # for a server to answer at all
 ONE_AT_A_TIME = 0x63_68_72_6F_6D_61  # key of PostgreSQL's advisory lock
 
 
@@ -98,15 +99,19 @@ def _check(connection: Connection, url: URL) -> None:
 @contextmanager
 def _connected(url: URL) -> Iterator[Connection]:
     """One transaction, and no pool behind it."""
+    wait = {"timeout": BUSY_S} if is_sqlite(url) else {"connect_timeout": CONNECT_S}
     try:
-        engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_S} if is_sqlite(url) else {})
+        engine = create_engine(url, poolclass=NullPool, connect_args=wait)
         if is_sqlite(url):
             _begin_by_hand(engine)
         with engine.begin() as connection:
             yield connection
     except SQLAlchemyError as error:
-        why = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise UnusableDatabase(f"The database {shown(url)} cannot be used: {why[:300]}.") from error
+        why = " ".join(str(getattr(error, "orig", None) or error).split())[:300].rstrip(".?!")
+        raise UnusableDatabase(
+            f"The database {shown(url)} cannot be used: {why}. Start or mend it, or set models.ingress.database_url "
+            "to another."
+        ) from error
 
 
 def _begin_by_hand(engine: Engine) -> None:
