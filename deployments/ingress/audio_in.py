@@ -96,7 +96,10 @@ def decode(data: bytes, form: UploadFormat, rate_hz: int, limits: AudioLimits, h
         source, blocks = _file_blocks(data, form, limits)
     resampler = soxr.ResampleStream(source, rate_hz, 1, dtype="float32") if source != rate_hz else None
     pieces: list[Samples] = []
+    decoded = 0
     for block in blocks:
+        decoded += len(block)
+        _check_length(decoded, source, block.shape[1], limits)  # a container's header does not say, or lies
         if not np.isfinite(block).all():
             raise InvalidAudio("The audio holds samples that are not numbers (NaN or infinity); export it again.")
         if float(np.abs(block).max(initial=0.0)) > LOUDEST:
@@ -157,10 +160,10 @@ def _file_blocks(data: bytes, form: str, limits: AudioLimits) -> tuple[int, Iter
     if frames <= 0:
         raise InvalidAudio("The audio is empty; send a recording with at least one sample.")
     _check_length(frames, rate, channels, limits)
-    return rate, _decoded_blocks(file, form, limits)
+    return rate, _decoded_blocks(file, form)
 
 
-def _decoded_blocks(file: soundfile.SoundFile, form: str, limits: AudioLimits) -> Iterator[Samples]:
+def _decoded_blocks(file: soundfile.SoundFile, form: str) -> Iterator[Samples]:
     truncated = InvalidAudio(f"The {form} file is truncated or damaged: it ends before its header says it does.")
     decoded = 0
     with file:
@@ -172,7 +175,6 @@ def _decoded_blocks(file: soundfile.SoundFile, form: str, limits: AudioLimits) -
             if not len(block):
                 break
             decoded += len(block)
-            _check_length(decoded, file.samplerate, file.channels, limits)
             yield block
         if decoded + (MP3_SLACK if form == "mp3" else 0) < file.frames:
             raise truncated

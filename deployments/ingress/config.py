@@ -62,6 +62,8 @@ class GrpcLimits(Config):
     """What a gRPC client may cost before anybody has looked at what it sends."""
 
     max_message_bytes: PositiveInt = 32 << 20  # 17 minutes of 16 kHz samples; one message of Generate holds it all
+    max_requests_per_s: PositiveInt = 1000  # of one conversation, over time; who sends faster is read no faster
+    burst_requests: PositiveInt = 2000  # that may come at once
     max_live_bytes: PositiveInt = 1 << 20  # of one piece of a microphone's audio; 20 s at 24 kHz
     max_calls: PositiveInt = 1024  # running on this replica, idle conversations among them; then RESOURCE_EXHAUSTED
     max_connection_calls: PositiveInt = 256  # of one connection; more wait there
@@ -105,7 +107,7 @@ class IngressSizes(Config):
     discard_s: NonNegativeFloat = 5.0  # a refused body is read and dropped this long, so that the answer arrives
     max_json_depth: PositiveInt = 16  # the deepest legal request is 8
     max_json_tokens: PositiveInt = 200_000  # commas, colons and brackets; bounds the objects a body may become
-    max_messages: PositiveInt = 512  # of one conversation
+    max_messages: PositiveInt = 512  # of one conversation, and parts of one message
     audio: AudioLimits = AudioLimits()
 
     session: SessionLimits = SessionLimits()
@@ -127,6 +129,10 @@ class IngressSizes(Config):
     replies: PositiveInt = 4096  # transcripts kept for assistant messages that name an audio id
     reply_ttl_s: PositiveFloat = 3600.0  # and how long
 
+    max_connections: PositiveInt = 8192  # HTTP and WebSocket, of this replica; each idle one is about 20 KB
+    max_header_bytes: PositiveInt = 32 << 10  # request line and headers; a client secret takes up to 8 KB of them
+    max_headers: PositiveInt = 100
+    header_timeout_s: PositiveFloat = 10.0  # from the connection, or the first byte of a next request, to their end
     keepalive_s: PositiveInt = 75  # an idle connection is closed; longer than usual load balancers' 60 s
     drain_linger_s: NonNegativeFloat = 4.0  # still accepting while load balancers see us drain
     drain_quiet_s: NonNegativeFloat = 1.0  # without a turn, then a live session is sent away; who just came may speak

@@ -16,6 +16,15 @@ from deployments.ingress.sse import CONTENT_TYPE, event_of
 
 log = logging.getLogger(__name__)
 
+# What is answered is data: no browser shall guess another type, keep it, or show it inside a page. The web page has
+# headers of its own, which count before these.
+GUARDS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
 
 class Edge:
     """Wraps an ASGI application; anything but HTTP passes through."""
@@ -86,7 +95,9 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             self._streaming = (b"content-type", CONTENT_TYPE) in message.get("headers", [])
-            message = {**message, "headers": [*message.get("headers", []), *self._headers()]}
+            said = {name for name, _ in message.get("headers", [])}
+            ours = [header for header in self._headers() if header[0] not in said]
+            message = {**message, "headers": [*message.get("headers", []), *ours]}
         elif not message.get("more_body", False) and self._body_left:
             await self._send({**message, "more_body": True})
             await self._discard()
@@ -100,6 +111,7 @@ class _Exchange:
             (b"x-system-fingerprint", self._health.system_fingerprint.encode()),
             (b"openai-processing-ms", b"%d" % round(took_ms)),
             *self._told,
+            *GUARDS,
         ]
         if self._body_left or self._health.draining:
             headers.append((b"connection", b"close"))

@@ -55,8 +55,14 @@ class MethodNotAllowed(InvalidRequest):
         self.allowed = allowed  # methods, as the Allow header lists them
 
 
+class HeadersTooLarge(TooLarge):
+    """The request line and headers, in bytes or in number."""
+
+    code = "headers_too_large"
+
+
 class SlowRequest(InvalidRequest):
-    """The body did not arrive in time."""
+    """Its headers or its body did not arrive in time."""
 
     code = "request_timeout"
 
@@ -76,6 +82,7 @@ class Wire:
 WIRE: dict[type[BaseException], Wire] = {
     InvalidRequest: Wire(400, "invalid_request_error", "INVALID_ARGUMENT"),
     TooLarge: Wire(413, "invalid_request_error", "RESOURCE_EXHAUSTED"),
+    HeadersTooLarge: Wire(431, "invalid_request_error", "RESOURCE_EXHAUSTED"),
     UnknownVoice: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownModel: Wire(404, "invalid_request_error", "NOT_FOUND"),
     UnknownConsent: Wire(404, "invalid_request_error", "NOT_FOUND"),

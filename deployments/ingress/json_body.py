@@ -89,12 +89,17 @@ def parse_object(body: bytes, config: IngressConfig) -> dict[str, Any]:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(parsed, dict):
         raise InvalidRequest("The request body must be a JSON object.")
+    check_depth(parsed, config)
+    return parsed
+
+
+def check_depth(parsed: dict[str, Any], config: IngressConfig) -> None:
+    """Raises InvalidRequest."""
     layer: list[Any] = [parsed]
     for _ in range(config.max_json_depth):
         layer = [inner for outer in layer for inner in _inside(outer)]
     if layer:
         raise InvalidRequest(f"The request is nested deeper than {config.max_json_depth} levels.")
-    return parsed
 
 
 def _tokens(body: bytes) -> int:

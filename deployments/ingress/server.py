@@ -10,10 +10,12 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from deployments.ingress.bounded_http import BoundedHttp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.sockets import CannotListen, listen
 from deployments.ingress.tls import Certificate
@@ -35,7 +37,9 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 lifespan="off",
+                http=partial(BoundedHttp, config),  # type: ignore[arg-type]  # called as a class is
                 log_config=None,
+                log_level="info",  # below it handshakes are told with all their headers
                 access_log=False,
                 server_header=False,
                 ws_per_message_deflate=False,

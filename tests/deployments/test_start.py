@@ -1,6 +1,7 @@
 """Bad operator input stops the start with one line that says what and how to mend it, before Ray is there."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from deployments.cli import main
 from deployments.cli.devices import least_bytes
+from deployments.ingress.store.address import database_url
 from tests.deployments.ingress.postgres import new_database, server
 
 SECRET = "hunter2"
@@ -91,10 +93,18 @@ def started(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reques
     return Start(tmp_path, sound, monkeypatch, request)
 
 
-def older_schema(start: Start) -> None:
-    """A PostgreSQL database is never changed by a start."""
+def empty_database(start: Start) -> None:
     folder = start.request.getfixturevalue("postgres_server")
     start.env(**{DATABASE: new_database(folder, f"start_{uuid.uuid4().hex}")})
+
+
+def older_schema(start: Start) -> None:
+    """A PostgreSQL database is never changed by a start."""
+    empty_database(start)
+    found = database_url(os.environ[DATABASE])
+    with sqlalchemy.create_engine(found).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('0001')")
 
 
 def newer_schema(start: Start) -> None:
@@ -203,7 +213,8 @@ BAD: dict[str, tuple[Callable[[Start], None], str, str]] = {
     "a SQLite URL without a file": (url("sqlite://"), "no SQLite file", "voices of its own"),
     "a file that is no database": (no_database, "not a database", "database_url"),
     "a database in a folder that cannot be": (url("sqlite:////dev/null/voices.db"), "cannot be made", "database_url"),
-    "an old schema": (older_schema, "is empty", "chroma migrate"),
+    "a database without a schema": (empty_database, "is empty", "chroma migrate"),
+    "an old schema": (older_schema, "has the older schema 0001", "chroma migrate"),
     "a newer schema": (newer_schema, "v9999_later", "Update this server"),
     "an unknown setting": (settings("models: {backbone: {slot: 3}}"), "models.backbone.slot", "not permitted"),
     "an unknown section": (settings("modles: {}"), "'modles'", "models, scale, serving"),
@@ -270,10 +281,10 @@ BAD: dict[str, tuple[Callable[[Start], None], str, str]] = {
     ),
     "a port that is no port": (option("--port", 70_000), "http_port", "65535"),
     "another machine's address": (option("--host", "192.0.2.1"), "192.0.2.1", "choose another host"),
-    "a key file that is none": (
-        environment(CHROMA_MODELS__INGRESS__API_KEYS_FILE="/none.keys"),
-        "/none.keys",
-        "cannot be read",
+    "no authentication for everybody": (
+        environment(CHROMA_MODELS__INGRESS__AUTH="false", CHROMA_MODELS__INGRESS__HOST="0.0.0.0"),
+        "--no-auth is for the loopback",
+        "--host 127.0.0.1",
     ),
     "a certificate without its key": (
         environment(CHROMA_MODELS__INGRESS__TLS_CERT_FILE="/none.pem"),

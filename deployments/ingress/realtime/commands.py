@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+from chroma_models.errors import TooLarge
 from chroma_models.types import EncodedVoice
 from deployments.ingress.audio_in import decode_base64
 from deployments.ingress.callers import Caller
@@ -94,6 +95,8 @@ class Commands:
 
     async def _respond(self, response: Json) -> None:
         params = response_params(response)
+        if len(params.input or ()) > (most := self._services.config.max_messages):
+            raise TooLarge(f"A response has at most {most} items of its own.", "response.input")
         shape = self._shape.for_response(response)
         voice = self._voice
         if shape.voice != self._shape.voice:

@@ -10,10 +10,10 @@ import pydantic_core
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from deployments.ingress.errors import is_fault
-from deployments.ingress.json_body import parse_object
+from deployments.ingress.json_body import check_depth, parse_object
+from deployments.ingress.pace import Pace
 from deployments.ingress.patience import Patience
 from deployments.ingress.realtime.commands import Commands
-from deployments.ingress.realtime.pace import Pace
 from deployments.ingress.realtime.server_events import Spelling, error_event, server_event
 from deployments.ingress.realtime.shapes import InvalidEvent, quick_append
 from deployments.ingress.realtime.wire_items import retrieved_item
@@ -49,7 +49,8 @@ class Connection:
     def __init__(self, websocket: WebSocket, services: Services, session: Session, commands: Commands) -> None:
         self._socket, self._services, self._session, self._commands = websocket, services, session, commands
         self._spelling = Spelling(session.conversation_id)
-        self._pace = Pace(services.config.realtime)
+        limits = services.config.realtime
+        self._pace = Pace(limits.max_events_per_s, limits.burst_events)
         self._patience, self._clock = Patience(), asyncio.get_running_loop().time
 
     async def run(self) -> None:
@@ -117,6 +118,7 @@ class Connection:
             raise InvalidEvent(f"The event is not valid JSON: {error}.") from None
         if not isinstance(body, dict):
             raise InvalidEvent("An event is a JSON object.")
+        check_depth(body, self._services.config)
         return body
 
     async def _write(self) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 
 from chroma_models.errors import InvalidRequest, TooLarge
 from deployments.ingress.callers import Caller
-from deployments.ingress.rpc.messages import item_of, items_of
+from deployments.ingress.rpc.messages import check_count, item_of, items_of
 from deployments.ingress.rpc.settings import settings_of, told_config
 from deployments.ingress.rpc.status import duration, seconds
 from deployments.ingress.rpc.stubs import speech_service_pb2 as pb
@@ -48,6 +48,7 @@ class Commands:
             case "clear_audio":
                 session.clear()
             case "add_message":
+                check_count([request.add_message], self._services.config.max_messages, "add_message")
                 audio = self._services.config.audio
                 session.add_item(
                     await self._services.off_loop(partial(item_of, request.add_message, audio, "add_message"))
@@ -75,6 +76,7 @@ class Commands:
             raise InvalidRequest("Only an out_of_band response has messages of its own.", "create_response.messages")
         given = None
         if asked.messages:
+            check_count(asked.messages, self._services.config.max_messages, "create_response.messages")
             audio = self._services.config.audio
             given = await self._services.off_loop(partial(items_of, asked.messages, audio, "create_response.messages"))
         settings = self._session.settings

@@ -7,6 +7,7 @@ import grpc
 
 from chroma_models.errors import InvalidRequest, StageUnavailable, TurnTimeout
 from deployments.ingress.errors import is_fault
+from deployments.ingress.pace import Pace
 from deployments.ingress.rpc.call import Call
 from deployments.ingress.rpc.commands import Commands
 from deployments.ingress.rpc.settings import settings_of
@@ -38,6 +39,8 @@ class Conversation:
     def __init__(self, services: Services, call: Call, session: Session) -> None:
         self._services, self._call, self._session = services, call, session
         self._commands = Commands(services, call.caller, session)
+        limits = services.config.grpc
+        self._pace = Pace(limits.max_requests_per_s, limits.burst_requests)
 
     async def run(self) -> None:
         """Returns when the client has half-closed and has got all it was owed. Closes the session."""
@@ -64,6 +67,8 @@ class Conversation:
         while True:
             if self._session.hurried:
                 await self._session.unhurried()
+            if (wait_s := self._pace.take_s()) > 0:
+                await asyncio.sleep(wait_s)
             request = await self._call.context.read()
             if request is grpc.aio.EOF:
                 return await self._session.finish()

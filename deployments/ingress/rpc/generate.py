@@ -4,9 +4,9 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 
-from chroma_models.errors import InvalidRequest, TooLarge
+from chroma_models.errors import InvalidRequest
 from deployments.ingress.rpc.call import Call
-from deployments.ingress.rpc.messages import items_of
+from deployments.ingress.rpc.messages import check_count, items_of
 from deployments.ingress.rpc.settings import settings_of
 from deployments.ingress.rpc.spelling import generated, spell
 from deployments.ingress.rpc.stubs import speech_service_pb2 as pb
@@ -21,9 +21,7 @@ async def generate(request: pb.GenerateRequest, services: Services, call: Call) 
     """A response of a session that has no more than this one. Raises what keeps the answer from being made."""
     services.check_room()
     settings = await settings_of(request.config, services, call.caller)
-    most = services.config.max_messages
-    if len(request.messages) > most:
-        raise TooLarge(f"The conversation has more than {most} messages.", "messages")
+    check_count(request.messages, services.config.max_messages, "messages")
     if not request.messages or request.messages[-1].role != pb.ROLE_USER:
         raise InvalidRequest("The conversation must end with something the user says, to be answered.", "messages")
     items = await services.off_loop(partial(items_of, request.messages, services.config.audio, "messages"))

@@ -14,6 +14,12 @@ from deployments.ingress.session.items import Item, Part, Role, Speech, Words
 ROLES: dict[int, Role] = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 
 
+def check_count(messages: Sequence[pb.Message], most: int, field: str) -> None:
+    """Before anything is made of them. Raises TooLarge."""
+    if len(messages) > most or any(len(message.parts) > most for message in messages):
+        raise TooLarge(f"There are more than {most} messages, or parts of one.", field)
+
+
 def items_of(messages: Sequence[pb.Message], limits: AudioLimits, field: str) -> list[Item]:
     """Clips are decoded here: for a worker thread. Beyond max_audio_s, older ones are not (Speech without audio).
 

@@ -89,8 +89,9 @@ class Response:
             self._task.cancel()
 
     async def close(self) -> None:
-        """Returns when nothing of it runs."""
+        """Returns when nothing of it runs. What was not said yet is not, or history would not have it."""
         self.done = True
+        self._around.outbox.drop(self.info.id)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

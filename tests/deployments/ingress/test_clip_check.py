@@ -45,6 +45,21 @@ def in_container(samples: Samples, form: str, codec: str, rate_hz: int = 48_000)
     return out.getvalue()
 
 
+def adts(samples: Samples, layout: str, rate_hz: int = 48_000) -> bytes:
+    """Bare AAC of so many channels, all alike; such files can be put one after another."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=rate_hz, layout=layout)
+        channels = av.AudioLayout(layout).nb_channels
+        for start in range(0, len(samples) - 1024, 1024):
+            piece = np.repeat(samples[None, start : start + 1024].astype(np.float32), channels, axis=0)
+            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=layout)
+            frame.rate = rate_hz
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
 def take(data: bytes) -> tuple[Samples, float]:
     flac, audio_s = kept(data, LIMITS, "audio_sample")
     samples, rate = soundfile.read(io.BytesIO(flac), dtype="int16")
@@ -216,3 +231,17 @@ FILES = [
 
 def test_a_file_is_known_by_its_first_bytes() -> None:
     assert [form_of(file) for file in FILES] == ["wav", "flac", "webm", "ogg", "mp4", "aac", "mp3"]
+
+
+def test_a_layout_or_rate_that_changes_on_the_way_is_brought_back_to_the_first() -> None:
+    samples = speech(3, 48_000)
+    for other in (adts(samples, "stereo"), adts(samples[::2], "mono", 24_000), adts(samples[::2], "stereo", 24_000)):
+        _, audio_s = take(adts(samples, "mono") + other)
+        assert audio_s == pytest.approx(6, abs=0.3)
+
+
+def test_channels_that_come_on_the_way_are_not_read() -> None:
+    """With more than eight of them, memory was read past its end, and the process died."""
+    samples = speech(3, 48_000)
+    with pytest.raises(InvalidAudio):
+        take(adts(samples, "mono") + adts(samples, "5.1"))

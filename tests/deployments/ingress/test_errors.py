@@ -24,6 +24,7 @@ HTTP = {
     "InvalidAudio": 400,
     "InvalidVoice": 400,
     "PromptTooLong": 400,
+    "HeadersTooLarge": 431,
     "TooLarge": 413,
     "Unauthenticated": 401,
     "Forbidden": 403,
