@@ -48,6 +48,7 @@ class BackboneSizes(Config):
     reserved_slots: NonNegativeInt = 1  # further ones that only resumed turns may take, so that a lost replica's fit
     prefill_chunk: PositiveInt = 256  # most positions prefilled between two steps of the running rows
     voice_cache_bytes: NonNegativeInt = 256 << 20  # KV of voice prompts kept on the device; 32 KB a position, full size
+    voice_cache_idle_s: PositiveFloat = 45.0  # without a turn in it a voice is forgotten; below 50: deletion takes 60 s
     outbox_frames: PositiveInt = 128  # undelivered frames a slot may hold before stall_timeout_s starts
     step: Literal["auto", "eager", "static"] = "auto"  # static: fixed shapes, CUDA graphs on a GPU; auto: there alone
     half_batches: PositiveInt = 2  # batches in flight between Backbone and a split Decoder

@@ -61,7 +61,7 @@ class StepLoop:
     ) -> None:
         self.backbone, self.config = backbone, config
         self.times = StepTimes()
-        self.voices = VoiceCache(config.voice_cache_bytes)
+        self.voices = VoiceCache(config.voice_cache_bytes, config.voice_cache_idle_s)
         self._decoder = decoder
         self.step = make_step(backbone, decoder, config.slots + config.reserved_slots, config.step)
         self._deliver, self._died = deliver, died
@@ -183,6 +183,7 @@ class StepLoop:
         config = self.config
         plan = self._scheduler.plan(self._rows.values(), time.monotonic(), config.max_lead_s, config.prefill_chunk)
         idle = plan.idle and not self._in_flight
+        expires_s = self.voices.expire()
         if not idle:
             self._iterate(plan)
         self._send_mail()
@@ -190,7 +191,8 @@ class StepLoop:
             with self._wake:
                 if not self._commands and not self._stopping:
                     self.busy_since = None
-                    self._wake.wait(plan.nap_s)
+                    naps_s = [s for s in (plan.nap_s, expires_s) if s is not None]
+                    self._wake.wait(min(naps_s, default=None))
             self._working_since = time.perf_counter()
             self._prefilled_since = 0
 

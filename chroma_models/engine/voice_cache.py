@@ -1,6 +1,8 @@
-"""Keys and values of voice prompts that were prefilled before, so that a voice is read once per replica."""
+"""Keys and values of voice prompts that were prefilled before, so that a voice in use is read once per replica."""
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -9,13 +11,15 @@ VoiceKey = tuple[tuple[int, ...], bytes]
 
 
 class VoiceCache:
-    """Least recently used prefixes leave first. What it holds is on the engine's device.
+    """Least recently used prefixes leave first, and each once it has not been used for idle_s: a voice that is deleted
+    is used no more, so nobody has to tell. What it holds is on the engine's device.
 
     Used from the engine's thread; `in` may be asked from another one.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: int, idle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit_bytes, self._idle_s, self._clock = limit_bytes, idle_s, clock
+        self._used_s: dict[VoiceKey, float] = {}  # when, by the clock
         self._kept: OrderedDict[VoiceKey, Tensor] = OrderedDict()
         self.bytes = 0
         self.hits = 0
@@ -33,6 +37,7 @@ class VoiceCache:
             self.misses += 1
             return None
         self.hits += 1
+        self._used_s[key] = self._clock()
         self._kept.move_to_end(key)
         return prefix
 
@@ -45,6 +50,22 @@ class VoiceCache:
         if not self.wants(key, prefix.nbytes):
             return
         while self._kept and self.bytes + prefix.nbytes > self._limit_bytes:
-            self.bytes -= self._kept.popitem(last=False)[1].nbytes
+            self._drop_oldest()
         self._kept[key] = prefix
+        self._used_s[key] = self._clock()
         self.bytes += prefix.nbytes
+
+    def expire(self) -> float | None:
+        """Let go of what has not been used for idle_s; returns after how many seconds to ask again, None: not."""
+        now = self._clock()
+        while self._kept:
+            left_s = self._used_s[next(iter(self._kept))] + self._idle_s - now
+            if left_s > 0:
+                return left_s
+            self._drop_oldest()
+        return None
+
+    def _drop_oldest(self) -> None:
+        key, prefix = self._kept.popitem(last=False)
+        del self._used_s[key]
+        self.bytes -= prefix.nbytes

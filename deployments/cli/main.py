@@ -9,6 +9,7 @@ import typer
 
 from chroma_models.errors import ChromaError
 from deployments.cli.tenant_commands import keys, tenants
+from deployments.cli.voice_commands import voices
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -18,6 +19,7 @@ SettingsFile = Annotated[Path | None, typer.Option("--settings", help="A YAML fi
 
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
+app.add_typer(voices, name="voices")
 
 
 @app.command()

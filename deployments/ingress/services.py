@@ -78,6 +78,7 @@ class Services:
         return KeyHash(pepper(self.config.key_secret, database_url(self.config.database_url)))
 
     async def close(self) -> None:
+        self.voices.close()
         await self.ledger.close()
         await self.permits.close()
         await self.database.close()

@@ -16,7 +16,8 @@ from deployments.ingress.form_body import Form, parse_form, plain
 from deployments.ingress.json_body import parse_object
 from deployments.ingress.recording import kept
 from deployments.ingress.services import Services
-from deployments.ingress.store.tables import LANGUAGE_CHARS, Consent, Voice
+from deployments.ingress.store.tables import LANGUAGE_CHARS, Consent, Voice, VoiceAudit
+from deployments.ingress.voice_audit import told_audit
 
 Json = dict[str, Any]
 
@@ -41,6 +42,7 @@ class VoiceRoutes:
             Route(voices, self.list_voices, methods=["GET"]),
             Route(voices + "/{id}", self.voice, methods=["GET"]),
             Route(voices + "/{id}", self.delete_voice, methods=["DELETE"]),
+            Route("/v1/audio/voice_audit", self.audit, methods=["GET"]),
             Route("/v1/audio/speech", speech, methods=["GET", "POST"]),
         ]
 
@@ -53,7 +55,7 @@ class VoiceRoutes:
             raise InvalidRequest("'language' is no BCP 47 tag; write it like en-US.", "language")
         work = partial(kept, form.file("recording"), services.config.audio, "recording")
         recording, _ = await services.off_loop(work)
-        consent = await services.store.add_consent(_tenant(request), name, language, recording)
+        consent = await services.store.add_consent(_caller(request), name, language, recording)
         return JSONResponse(_consent(consent))
 
     async def list_consents(self, request: Request) -> Response:
@@ -72,12 +74,12 @@ class VoiceRoutes:
             raise InvalidRequest('Send {"name": "..."}; nothing else of a consent can change.', "name")
         name = plain(name.strip(), "name", services.config.max_name_chars)
         return JSONResponse(
-            _consent(await services.store.rename_consent(_tenant(request), request.path_params["id"], name))
+            _consent(await services.store.rename_consent(_caller(request), request.path_params["id"], name))
         )
 
     async def delete_consent(self, request: Request) -> Response:
         consent_id = request.path_params["id"]
-        await self._services.store.delete_consent(_tenant(request), consent_id)
+        await self._services.store.delete_consent(_caller(request), consent_id)
         return JSONResponse({"id": consent_id, "object": "audio.voice_consent", "deleted": True})
 
     async def create_voice(self, request: Request) -> Response:
@@ -96,9 +98,9 @@ class VoiceRoutes:
         await services.store.consent(_tenant(request), consent, "consent")
         clip, audio_s = await services.off_loop(partial(kept, data, limits, "audio_sample"))
         codes, codec = await services.voices.encode(clip)
-        share = request.scope["caller"].share
+        share = _caller(request).share
         told = (name, consent, transcript, audio_s, clip, codes, codec, share.voices if share else None)
-        voice = await services.store.add_voice(_tenant(request), *told)
+        voice = await services.store.add_voice(_caller(request), *told)
         return JSONResponse(_voice(voice))
 
     async def list_voices(self, request: Request) -> Response:
@@ -110,8 +112,13 @@ class VoiceRoutes:
 
     async def delete_voice(self, request: Request) -> Response:
         voice_id = request.path_params["id"]
-        await self._services.store.delete_voice(_tenant(request), voice_id)
+        await self._services.store.delete_voice(_caller(request), voice_id)
         return JSONResponse({"id": voice_id, "object": "audio.voice.deleted", "deleted": True})
+
+    async def audit(self, request: Request) -> Response:
+        """Who made, used and deleted what; newest first."""
+        rows, more = await self._services.store.page(VoiceAudit, _tenant(request), *_page(request))
+        return JSONResponse(_list([told_audit(row) for row in rows], more))
 
     async def _form(self, request: Request) -> Form:
         services, limit = self._services, self._services.config.max_upload_bytes
@@ -127,9 +134,13 @@ async def speech(request: Request) -> Response:
     )
 
 
-def _tenant(request: Request) -> str:
+def _caller(request: Request) -> Caller:
     caller: Caller = request.scope["caller"]
-    return caller.tenant
+    return caller
+
+
+def _tenant(request: Request) -> str:
+    return _caller(request).tenant
 
 
 def _page(request: Request) -> tuple[str | None, int]:

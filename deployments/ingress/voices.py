@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-from collections import OrderedDict
-from collections.abc import Coroutine
 from concurrent.futures import Executor
 from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from chroma_models.errors import InvalidAudio, InvalidVoice, TooLarge, TurnTimeout, UnknownVoice
 from chroma_models.types import CODEBOOKS, SAMPLE_RATE_HZ, EncodedVoice
 from deployments.ingress.audio_in import decode_base64, voice_pcm
 from deployments.ingress.callers import Caller
+from deployments.ingress.clip_codes import ClipCodes
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.openai_chat import ReferenceVoice
 from deployments.ingress.speaker import Speaker
@@ -26,14 +24,14 @@ PARAM = "audio.voice"
 
 
 class VoiceBook:
-    """Voices to answer in. Clips that come with requests are encoded once by their content, the most recent are kept.
+    """Voices to answer in. Clips that come with requests are encoded once while they are used.
 
-    A stored voice is read with every use, one look-up by its id: one that is deleted is gone everywhere at once.
+    A stored voice is read with every reply, one look-up by its id: one that is deleted is gone everywhere at once.
     """
 
     def __init__(self, speaker: Speaker, config: IngressConfig, pool: Executor, store: VoiceStore) -> None:
         self._speaker, self.config, self._pool, self._store = speaker, config, pool, store
-        self._codes: OrderedDict[bytes, asyncio.Task[bytes]] = OrderedDict()
+        self._clips, self._own = ClipCodes(config.voice_cache, config.voice_cache_idle_s), ClipCodes(1)
 
     async def resolve(self, wanted: str | ReferenceVoice | None, caller: Caller, param: str = PARAM) -> EncodedVoice:
         """A voice of the caller's by its id, the built-in one ("default", None), or a clip's.
@@ -54,13 +52,27 @@ class VoiceBook:
                 param,
             ) from None
 
+    async def again(self, name: str, voice: EncodedVoice | None, caller: Caller) -> EncodedVoice:
+        """What a session's voice is now: a stored one may have been deleted since the session was told it.
+
+        name, voice: as voice_name() and resolve() gave them, None for the built-in one. Raises UnknownVoice.
+        """
+        if voice is None:
+            return await self.built_in()
+        return voice if name == REFERENCE else await self.resolve(name, caller, "voice")
+
     async def built_in(self) -> EncodedVoice:
         transcript, clip, key = _built_in()
-        return _voice(transcript, await self._codes_of(key, clip))
+        return _voice(transcript, await self._own.get(key, partial(self._decode_and_encode, clip)))
 
     async def encode(self, clip: bytes) -> tuple[bytes, str]:
         """The codes of a FLAC clip, and the name of the codec that made them."""
-        return await self._codes_of(blake2b(clip).digest(), clip), await self._codec()
+        key = blake2b(clip).digest()
+        return await self._clips.get(key, partial(self._decode_and_encode, clip)), await self._codec()
+
+    def close(self) -> None:
+        self._clips.close()
+        self._own.close()
 
     async def _codec(self) -> str:
         """The codec is named by what it makes of the built-in clip: other weights have another name."""
@@ -69,17 +81,13 @@ class VoiceBook:
     async def _stored(self, voice_id: str, caller: Caller) -> EncodedVoice:
         """Codes that another codec left behind are made anew, once."""
         voice = await self._store.voice(caller.tenant, voice_id)
+        if voice.first_used_at is None:
+            await self._store.first_used(caller, voice)
         codes, codec = voice.codes, await self._codec()
         if voice.codec != codec:
             codes, _ = await self.encode(await self._store.clip(caller.tenant, voice_id))
             await self._store.set_codes(voice_id, codes, codec)
         return _voice(voice.transcript, codes)
-
-    async def _codes_of(self, key: bytes, clip: bytes) -> bytes:
-        """key: by which the codes of this FLAC clip are remembered."""
-        if key not in self._codes:
-            self._encode_soon(key, self._decode_and_encode(clip))
-        return await self._encoded(key)
 
     async def _reference(self, wanted: ReferenceVoice) -> EncodedVoice:
         limits = self.config.audio
@@ -101,10 +109,8 @@ class VoiceBook:
                 f"The voice's clip lasts {seconds:.1f} s; send at most {limits.max_voice_s:g} s, and the words in it.",
                 PARAM,
             )
-        key = blake2b(pcm).digest()
-        if key not in self._codes:
-            self._encode_soon(key, self._encode(pcm))
-        return _voice(transcript, await self._encoded(key))
+        codes = await self._clips.get(blake2b(pcm).digest(), partial(self._encode, pcm))
+        return _voice(transcript, codes)
 
     def _decode(self, wanted: ReferenceVoice) -> bytes:
         return voice_pcm(decode_base64(wanted.reference.data), wanted.reference.format, self.config.audio)
@@ -114,14 +120,6 @@ class VoiceBook:
 
     async def _decode_and_encode(self, clip: bytes) -> bytes:
         return await self._encode(await self._off_loop(partial(voice_pcm, clip, "flac", self.config.audio)))
-
-    def _encode_soon(self, key: bytes, work: Coroutine[Any, Any, bytes]) -> None:
-        """In a task of its own, so that a client that hangs up takes nobody's voice away."""
-        task = asyncio.create_task(work)
-        self._codes[key] = task
-        task.add_done_callback(partial(self._forget_failure, key))
-        while len(self._codes) > self.config.voice_cache:
-            self._codes.popitem(last=False)
 
     async def _encode(self, pcm: bytes) -> bytes:
         try:
@@ -134,14 +132,6 @@ class VoiceBook:
         if not codes or len(codes) % (2 * CODEBOOKS):
             raise InvalidVoice("The voice's clip is too short to hold a frame (80 ms); send a longer one.", PARAM)
         return codes
-
-    def _forget_failure(self, key: bytes, task: asyncio.Task[bytes]) -> None:
-        if (task.cancelled() or task.exception()) and self._codes.get(key) is task:
-            del self._codes[key]
-
-    async def _encoded(self, key: bytes) -> bytes:
-        self._codes.move_to_end(key)
-        return await asyncio.shield(self._codes[key])
 
 
 def voice_name(wanted: str | ReferenceVoice | None) -> str:

@@ -164,7 +164,7 @@ class Response:
         services, settings = self._around.services, self.info.settings
         if not self._messages:
             raise InvalidRequest("There is nothing to answer: add an item, commit audio, or give instructions.")
-        voice = settings.voice or await services.voices.built_in()
+        voice = await services.voices.again(settings.voice_name, settings.voice, self._around.caller)
         draw = settings.draw
         sampling = services.sampling(draw.seed, draw.temperature, draw.top_k, draw.text_temperature)
         self._seed = sampling.seed

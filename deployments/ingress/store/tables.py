@@ -1,5 +1,7 @@
 """What is stored of a voice. A change here needs a migration, which a test compares with it."""
 
+from typing import Literal
+
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -43,3 +45,25 @@ class Voice(Base):
     clip: Mapped[bytes] = mapped_column(LargeBinary, deferred=True, deferred_raiseload=True)  # FLAC, 24 kHz mono
     codes: Mapped[bytes] = mapped_column(LargeBinary)  # int16 [frames, 8]
     codec: Mapped[str] = mapped_column(String(64))  # which made the codes
+    first_used_at: Mapped[int | None] = mapped_column(BigInteger)  # Unix second; a session that names it counts
+
+
+Action = Literal[
+    "consent.recorded", "consent.renamed", "consent.deleted", "voice.made", "voice.first_used", "voice.deleted"
+]
+
+
+class VoiceAudit(Base):
+    """Who did what, when. The database refuses to change a row, or to lose one while its tenant has a consent."""
+
+    __tablename__ = "voice_audit"
+    __table_args__ = (Index(None, "tenant", "id"), Index(None, "voice_id"))
+
+    id: Mapped[str] = mapped_column(String(ID_CHARS), primary_key=True)
+    at: Mapped[int] = mapped_column(BigInteger)  # Unix second
+    tenant: Mapped[str] = mapped_column(String(TENANT_CHARS))
+    key_id: Mapped[str] = mapped_column(String(ID_CHARS))  # whose key it was done with; empty: nobody wrote it down
+    action: Mapped[Action] = mapped_column(String(32))
+    consent_id: Mapped[str] = mapped_column(String(ID_CHARS))
+    voice_id: Mapped[str | None] = mapped_column(String(ID_CHARS))
+    sha256: Mapped[str | None] = mapped_column(String(64))  # of the recording or clip, as it is stored

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from chroma_models.errors import InvalidRequest
 from deployments.ingress.errors import UnknownKey, UnknownTenant
 from deployments.ingress.store.database import Database
-from deployments.ingress.store.tables import Consent
+from deployments.ingress.store.tables import Consent, VoiceAudit
 from deployments.ingress.store.tenant_tables import ApiKey, Permit, Spent, Tenant, UsageRow
 
 SCOPES = ("speech", "voices", "usage")
@@ -82,7 +82,7 @@ class TenantStore:
         """All that is stored of a tenant. Raises UnknownTenant where that is nothing."""
         async with self._database.session() as session:
             gone = {}
-            for table in (Consent, ApiKey, UsageRow, Permit, Spent):  # voices go with their consents
+            for table in (Consent, VoiceAudit, ApiKey, UsageRow, Permit, Spent):  # voices go with their consents
                 done = await session.execute(delete(table).where(table.tenant == tenant_id))
                 gone[table] = int(getattr(done, "rowcount", 0))
             known = await session.execute(delete(Tenant).where(Tenant.id == tenant_id))

@@ -1,23 +1,29 @@
-"""Voices and consents of tenants. What is another tenant's is answered as what never was."""
+"""Voices and consents of tenants. What is another tenant's is answered as what never was.
 
+What is done with them is written down in the same transaction.
+"""
+
+import hashlib
 import re
 import secrets
 import time
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import CursorResult, Result, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import undefer
 
 from chroma_models.errors import InvalidRequest, QuotaExceeded, UnknownVoice
+from deployments.ingress.callers import Caller
 from deployments.ingress.errors import UnknownConsent
 from deployments.ingress.store.database import Database
-from deployments.ingress.store.tables import Consent, Voice
+from deployments.ingress.store.tables import Action, Consent, Voice, VoiceAudit
 from deployments.ingress.store.tenant_tables import Tenant
 
 Row = TypeVar("Row", Voice, Consent)
-ID = re.compile(r"(?:voice|cons)_[0-9a-f]{32}")
+Listed = TypeVar("Listed", Voice, Consent, VoiceAudit)
+ID = re.compile(r"(?:voice|cons|audit)_[0-9a-f]{32}")
 
 
 class VoiceStore:
@@ -26,10 +32,10 @@ class VoiceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add_consent(self, tenant: str, name: str, language: str, recording: bytes) -> Consent:
+    async def add_consent(self, caller: Caller, name: str, language: str, recording: bytes) -> Consent:
         consent = Consent(
             id=_new_id("cons"),
-            tenant=tenant,
+            tenant=caller.tenant,
             created_at=int(time.time()),
             name=name,
             language=language,
@@ -37,28 +43,35 @@ class VoiceStore:
         )
         async with self._database.session() as session:
             session.add(consent)
+            session.add(_audit(caller, "consent.recorded", consent.id, recording=recording))
         return consent
 
     async def consent(self, tenant: str, consent_id: str, param: str | None = None) -> Consent:
         """Raises UnknownConsent."""
         return _known_consent(await self._one(Consent, tenant, consent_id), param)
 
-    async def rename_consent(self, tenant: str, consent_id: str, name: str) -> Consent:
+    async def rename_consent(self, caller: Caller, consent_id: str, name: str) -> Consent:
         """Raises UnknownConsent."""
-        consent = await self.consent(tenant, consent_id)
+        consent = await self.consent(caller.tenant, consent_id)
         async with self._database.session() as session:
             await session.execute(update(Consent).where(Consent.id == consent_id).values(name=name))
+            session.add(_audit(caller, "consent.renamed", consent_id))
         consent.name = name
         return consent
 
-    async def delete_consent(self, tenant: str, consent_id: str) -> None:
+    async def delete_consent(self, caller: Caller, consent_id: str) -> None:
         """And with it the voices that were made with it. Raises UnknownConsent."""
-        if not await self._delete(Consent, tenant, consent_id):
-            _known_consent(None)
+        consent = await self.consent(caller.tenant, consent_id)
+        async with self._database.session() as session:
+            voices = await session.scalars(delete(Voice).where(Voice.consent_id == consent.id).returning(Voice.id))
+            session.add_all(_audit(caller, "voice.deleted", consent.id, voice_id) for voice_id in voices.all())
+            done = await session.execute(delete(Consent).where(Consent.id == consent.id))
+            if _count(done):
+                session.add(_audit(caller, "consent.deleted", consent.id))
 
     async def add_voice(
         self,
-        tenant: str,
+        caller: Caller,
         name: str,
         consent_id: str,
         transcript: str,
@@ -71,7 +84,7 @@ class VoiceStore:
         """most: voices the tenant may have. Raises QuotaExceeded, or UnknownConsent where the consent has just gone."""
         voice = Voice(
             id=_new_id("voice"),
-            tenant=tenant,
+            tenant=caller.tenant,
             created_at=int(time.time()),
             name=name,
             consent_id=consent_id,
@@ -84,13 +97,16 @@ class VoiceStore:
         try:
             async with self._database.session() as session:
                 if most is not None:
-                    await session.execute(select(Tenant.id).where(Tenant.id == tenant).with_for_update())  # one by one
-                    count = await session.scalar(select(func.count()).where(Voice.tenant == tenant))
+                    await session.execute(
+                        select(Tenant.id).where(Tenant.id == caller.tenant).with_for_update()
+                    )  # one by one
+                    count = await session.scalar(select(func.count()).where(Voice.tenant == caller.tenant))
                     if (count or 0) >= most:
                         raise QuotaExceeded(
                             f"This tenant has the {most} voices that it may; delete one.", None, "voices"
                         )
                 session.add(voice)
+                session.add(_audit(caller, "voice.made", consent_id, voice.id, clip))
         except IntegrityError:
             _known_consent(None, "consent")
         return voice
@@ -108,12 +124,25 @@ class VoiceStore:
         async with self._database.session() as session:
             await session.execute(update(Voice).where(Voice.id == voice_id).values(codes=codes, codec=codec))
 
-    async def delete_voice(self, tenant: str, voice_id: str) -> None:
-        """Raises UnknownVoice."""
-        if not await self._delete(Voice, tenant, voice_id):
-            _known_voice(None)
+    async def first_used(self, caller: Caller, voice: Voice) -> None:
+        """Written down once, whoever else asks for the voice meanwhile."""
+        this = (Voice.id == voice.id, Voice.first_used_at.is_(None))
+        async with self._database.session() as session:
+            done = await session.execute(update(Voice).where(*this).values(first_used_at=int(time.time())))
+            if _count(done):
+                session.add(_audit(caller, "voice.first_used", voice.consent_id, voice.id))
 
-    async def page(self, kind: type[Row], tenant: str, after: str | None, limit: int) -> tuple[Sequence[Row], bool]:
+    async def delete_voice(self, caller: Caller, voice_id: str) -> None:
+        """Raises UnknownVoice."""
+        voice = await self.voice(caller.tenant, voice_id)
+        async with self._database.session() as session:
+            done = await session.execute(delete(Voice).where(Voice.id == voice.id))
+            if _count(done):
+                session.add(_audit(caller, "voice.deleted", voice.consent_id, voice.id))
+
+    async def page(
+        self, kind: type[Listed], tenant: str, after: str | None, limit: int
+    ) -> tuple[Sequence[Listed], bool]:
         """At most limit rows, newest first, and whether there are more. after: the id the page before ended with.
 
         Raises InvalidRequest where after is no id.
@@ -136,13 +165,25 @@ class VoiceStore:
         async with self._database.session() as session:
             return await session.scalar(wanted)
 
-    async def _delete(self, kind: type[Row], tenant: str, row_id: str) -> bool:
-        if not ID.fullmatch(row_id):
-            return False
-        async with self._database.session() as session:
-            done = await session.execute(delete(kind).where(kind.tenant == tenant, kind.id == row_id))
-        assert isinstance(done, CursorResult)
-        return done.rowcount > 0
+
+def _audit(
+    caller: Caller, action: Action, consent_id: str, voice_id: str | None = None, recording: bytes | None = None
+) -> VoiceAudit:
+    return VoiceAudit(
+        id=_new_id("audit"),
+        at=int(time.time()),
+        tenant=caller.tenant,
+        key_id=caller.key_id,
+        action=action,
+        consent_id=consent_id,
+        voice_id=voice_id,
+        sha256=None if recording is None else hashlib.sha256(recording).hexdigest(),
+    )
+
+
+def _count(done: Result[Any]) -> int:
+    assert isinstance(done, CursorResult)
+    return done.rowcount
 
 
 def _new_id(kind: str) -> str:

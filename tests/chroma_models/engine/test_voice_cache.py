@@ -1,5 +1,7 @@
 """A voice read once per replica: the same codes, fewer positions."""
 
+import asyncio
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +57,7 @@ async def test_another_transcript_or_other_codes_are_another_voice(
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=40))
 def test_the_cache_stays_within_its_limit_and_keeps_the_latest(uses: list[tuple[int, int]]) -> None:
-    cache = VoiceCache(limit_bytes=400)
+    cache = VoiceCache(limit_bytes=400, idle_s=60.0)
     sizes: dict[int, int] = {}
     for voice, elements in uses:
         key = ((voice,), b"")
@@ -68,9 +70,39 @@ def test_the_cache_stays_within_its_limit_and_keeps_the_latest(uses: list[tuple[
 
 
 def test_a_voice_larger_than_the_cache_evicts_nobody() -> None:
-    cache = VoiceCache(limit_bytes=100)
+    cache = VoiceCache(limit_bytes=100, idle_s=60.0)
     cache.put(((1,), b""), torch.zeros(20))
     assert not cache.wants(((2,), b""), 101)
     cache.put(((2,), b""), torch.zeros(30))
     assert ((1,), b"") in cache
     assert len(cache) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 30)), max_size=40))
+def test_a_voice_that_is_used_no_more_is_gone_after_idle_s_and_no_other(uses: list[tuple[int, float]]) -> None:
+    now = 1000.0
+    cache = VoiceCache(limit_bytes=4000, idle_s=45.0, clock=lambda: now)
+    used: dict[int, float] = {}
+    for voice, pause_s in uses:
+        now += pause_s
+        left_s = cache.expire()
+        kept = {v for v, at in used.items() if ((v,), b"") in cache}
+        assert kept == {v for v, at in used.items() if at + 45.0 - now > 0}
+        assert left_s == (min(used[v] for v in kept) + 45.0 - now if kept else None)
+        assert cache.bytes == 40 * len(kept)
+        if cache.get(((voice,), b"")) is None:
+            cache.put(((voice,), b""), torch.zeros(10))
+        used[voice] = now
+
+
+async def test_an_engine_with_nothing_to_do_forgets_its_voices_too(
+    checkpoint: Checkpoint, reference: Reference
+) -> None:
+    async with running(checkpoint, voice_cache_idle_s=0.2) as engine:
+        await collect(engine, scripted(checkpoint, reference, 1))
+        assert len(engine.loop.voices) == 1
+        while len(engine.loop.voices):
+            await asyncio.sleep(0.01)
+        assert engine.loop.voices.bytes == 0
+        again = scripted(checkpoint, reference, 1)
+        check((await collect(engine, again))[0], again)

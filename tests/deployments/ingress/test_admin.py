@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.ingress.callers import Caller
 from tests.deployments.ingress.conftest import Service, Start
 
 ADMIN_KEY = "the operator's own key, of 32 characters or more"
@@ -60,8 +61,8 @@ async def test_erasing_a_tenant_leaves_nothing_of_it(service: Service) -> None:
     key, other = await service.key("acme"), await service.key("zoo")
     services = service.app.services
     for tenant in ("acme", "zoo"):
-        consent = await services.store.add_consent(tenant, "me", "en", b"flac")
-        await services.store.add_voice(tenant, "v", consent.id, "words", 3.0, b"flac", b"codes", "codec")
+        consent = await services.store.add_consent(Caller(tenant, "key"), "me", "en", b"flac")
+        await services.store.add_voice(Caller(tenant, "key"), "v", consent.id, "words", 3.0, b"flac", b"codes", "codec")
     for secret in (key, other):
         body = {"model": "chroma", "messages": [{"role": "user", "content": "hello"}]}
         answer = await service.http.post(
@@ -125,9 +126,9 @@ async def test_voices_have_a_quota(service: Service) -> None:
 
     await service.key("acme", voices=1)
     store = service.app.services.store
-    consent = await store.add_consent("acme", "me", "en", b"flac")
+    consent = await store.add_consent(Caller("acme", "key"), "me", "en", b"flac")
     told = ("v", consent.id, "words", 3.0, b"flac", b"codes", "codec", 1)
-    await store.add_voice("acme", *told)
+    await store.add_voice(Caller("acme", "key"), *told)
     with pytest.raises(QuotaExceeded, match="1 voices") as refused:
-        await store.add_voice("acme", *told)
+        await store.add_voice(Caller("acme", "key"), *told)
     assert refused.value.quota == "voices"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, inspect, text
 
 from chroma_models.errors import InvalidRequest, StageUnavailable
+from deployments.ingress.callers import Caller
 from deployments.ingress.store.address import database_url, is_sqlite, shown
 from deployments.ingress.store.database import Database
 from deployments.ingress.store.schema import UnusableDatabase, _config, head, migrate, prepare
@@ -175,11 +176,11 @@ async def test_a_lock_held_by_another_is_waited_for_and_then_told(tmp_path: Path
     with engine.connect() as other:
         other.exec_driver_sql("BEGIN IMMEDIATE")
         with pytest.raises(StageUnavailable):
-            await store.add_consent("public", "me", "en", b"")
+            await store.add_consent(Caller("public", "open"), "me", "en", b"")
         rows, more = await store.page(*page_of())  # readers do not wait for a writer
         assert (list(rows), more) == ([], False)
     engine.dispose()
-    assert (await store.add_consent("public", "me", "en", b"")).name == "me"
+    assert (await store.add_consent(Caller("public", "open"), "me", "en", b"")).name == "me"
     await database.close()
 
 
