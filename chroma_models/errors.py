@@ -88,6 +88,13 @@ class StageUnavailable(ChromaError):
     code = "stage_unavailable"
 
 
+class Lost(StageUnavailable):
+    """The replica that a call went to has died, hangs, or gave the call up: another one may go on.
+
+    It concerns one hop. Whoever gives up after that says StageUnavailable.
+    """
+
+
 class TurnTimeout(ChromaError):
     """The turn outlived one of its named limits."""
 

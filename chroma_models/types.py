@@ -133,6 +133,7 @@ class Turn:
     priority: int = 0
     share: FairShare = ONE_SHARE
     deadline_s: float = 180.0  # wall time the whole turn may take
+    losses: int = 0  # replicas it has lost so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +176,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """First item of every stream: the stage, and every stage before it, holds a slot for the turn."""
+    """A slot is held for the turn, here and in every stage before: first item of every stream, again after a loss."""
 
     fingerprint: str
     prompt_tokens: int = 0  # of the Reasoner's prompt, where the stage knows it
+    losses: int = 0  # replicas that the turn has lost so far, this stage or one before it; told again when it grows
 
 
 FinishReason = Literal["end_of_speech", "max_reply", "max_text_tokens", "positions", "cancelled"]
@@ -199,3 +201,4 @@ class Finished:
     reason: FinishReason
     usage: Usage
     timing: dict[str, float]
+    losses: int = 0  # replicas that the turn has outlived

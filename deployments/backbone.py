@@ -57,6 +57,7 @@ class Backbone:
             step_rows=lambda: engine.step_rows,
             step_seconds=lambda: engine.step_s,
             prefill_positions=lambda: engine.prefill_positions,
+            turns_resumed=lambda: self._stage.resumed,
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:

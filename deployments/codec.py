@@ -41,6 +41,7 @@ class Codec:
             step_rows=lambda: engine.thread.rows,
             step_seconds=lambda: engine.thread.step_seconds,
             voices=lambda: engine.voices,
+            turns_resumed=lambda: self._stage.resumed,
         )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
 from chroma_models.engine.decoder_engine import DecoderBatch, unpack_codes
-from chroma_models.errors import ChromaError, Overloaded, StageUnavailable
+from chroma_models.errors import ChromaError, Lost, Overloaded, StageUnavailable
 from chroma_models.sampling import RowSampling
 from chroma_models.stages.backbone import FrameItem, StepItem
 from chroma_models.stages.codec import SpeechItem
@@ -22,6 +22,9 @@ from chroma_models.types import Progress, Turn
 
 log = logging.getLogger("chroma.handles")
 T = TypeVar("T")
+
+HEDGE_S = 1.0  # far above any step; a Decoder that takes longer hangs, or is overrun
+HEDGES = 4
 
 LOST = (RayActorError, DeploymentUnavailableError, grpc.RpcError)
 
@@ -36,7 +39,8 @@ def typed(error: Exception, stage: str) -> ChromaError:
         return Overloaded(f"The {stage} has no room for another call.", 1.0)
     if not isinstance(error, LOST):
         log.error("unexpected failure of the %s", stage, exc_info=error)
-    return StageUnavailable(f"The {stage} was lost.", 1.0)
+        return StageUnavailable(f"The {stage} failed.", 1.0)
+    return Lost(f"The {stage} was lost.", 1.0)
 
 
 @contextmanager
@@ -54,7 +58,7 @@ def translated(stage: str) -> Iterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise StageUnavailable(f"The {stage} gave the call up.", 1.0) from error
+        raise Lost(f"The {stage} gave the call up.", 1.0) from error
 
 
 async def streamed(call: Callable[[], Any], stage: str) -> AsyncGenerator[Any, None]:
@@ -115,7 +119,11 @@ async def unary(call: Callable[[], Any], stage: str) -> Any:
 
 
 class RemoteDecoder:
-    """A FrameDecoder on another replica. The engine's thread asks, the event loop carries: one call per batch."""
+    """A FrameDecoder on another replica. The engine's thread asks, the event loop carries: one call per batch.
+
+    It keeps nothing, and its answer is a function of the batch alone: where a replica is lost, or does not answer in
+    HEDGE_S, another one is asked, and the first answer counts.
+    """
 
     def __init__(self, handle: DeploymentHandle, loop: asyncio.AbstractEventLoop) -> None:
         self._handle, self._loop = handle, loop
@@ -125,9 +133,34 @@ class RemoteDecoder:
         return asyncio.run_coroutine_threadsafe(self._complete(batch, hidden), self._loop)
 
     async def _complete(self, batch: DecoderBatch, hidden: Tensor) -> Tensor:
-        with translated("Decoder"):
-            try:
-                codes = await self._handle.complete.remote(batch)
-            except LOST:  # the Decoder keeps nothing, so any other replica will do
-                codes = await self._handle.complete.remote(batch)
+        try:
+            async with asyncio.timeout(HEDGE_S):
+                codes = await self._ask(batch)
+        except (Lost, TimeoutError) as error:
+            log.warning("a Decoder was lost in the middle of a step: %s", error or f"no answer in {HEDGE_S:g} s")
+            codes = await self._hedged(batch)
         return unpack_codes(codes, hidden.device)
+
+    async def _ask(self, batch: DecoderBatch) -> Any:
+        with translated("Decoder"):
+            return await self._handle.complete.remote(batch)
+
+    async def _hedged(self, batch: DecoderBatch) -> Any:
+        """Raises what the last one asked has raised, or StageUnavailable where nobody answers."""
+        asked = set[asyncio.Task[Any]]()
+        try:
+            for _ in range(HEDGES):
+                asked.add(asyncio.create_task(self._ask(batch)))
+                done, asked = await asyncio.wait(asked, timeout=HEDGE_S, return_when=asyncio.FIRST_COMPLETED)
+                for answer in done:
+                    if (failure := answer.exception()) is None:
+                        return answer.result()
+                    if not isinstance(failure, Lost):
+                        raise failure
+                if done:
+                    await asyncio.sleep(HEDGE_S / 10)  # a router soon knows who is dead
+            raise StageUnavailable("No Decoder answers.", 1.0)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)

@@ -61,12 +61,13 @@ class StageMetrics:
     async def turn(self, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Pass a turn's stream through, counting its outcome and timing its admission and first item."""
         started = time.monotonic()
-        outcome, waiting = "cancelled", True
+        outcome, waiting, admitted = "cancelled", True, False
         self.running += 1
         try:
             async with aclosing(stream) as items:
                 async for item in items:
-                    if isinstance(item, Admitted):
+                    if isinstance(item, Admitted) and not admitted:
+                        admitted = True
                         self._admit.observe(time.monotonic() - started)
                     elif isinstance(item, Finished):
                         outcome = item.reason

@@ -11,6 +11,7 @@ ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # so engines run torch in a thread of their own
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # so handles are used inside an event loop only
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
+    "RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S": "2",  # a replica that hangs is asked, and passed over, after so long
     "RAY_AUTH_MODE": "disabled",  # a leftover token file in the home directory must not turn token mode on
     "RAY_USAGE_STATS_ENABLED": "0",
     "TRANSFORMERS_VERBOSITY": "error",  # it warns of ids in parts of the config that nobody uses

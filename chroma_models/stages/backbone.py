@@ -12,7 +12,8 @@ from chroma_models.engine.backbone_engine import BackboneEngine
 from chroma_models.engine.outbox import Outbox
 from chroma_models.errors import ChromaError, StageUnavailable, TurnTimeout
 from chroma_models.interleave import spoken_steps
-from chroma_models.stages.streams import ItemPacer, lively
+from chroma_models.stages.streams import ItemPacer
+from chroma_models.stages.survival import Losses, surviving
 from chroma_models.types import Admitted, Finished, Frame, Progress, TextStep, Turn, Usage
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class BackboneStage:
         self.fingerprint = fingerprint
         self._reasoner = reasoner
         self._tokenize = tokenize_transcript
+        self.resumed = 0  # Reasoner streams that were opened again
 
     async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
         """Frames of a turn, from where progress ends. Raises typed errors; closing it frees everything upstream.
@@ -58,11 +60,16 @@ class BackboneStage:
             async with aclosing(text):
                 if not any(step.token == self.engine.backbone.architecture.im_end for step in spoken):
                     await text.open([step.token for step in spoken])
-                yield Admitted(self.fingerprint)
+                losses = text.losses
+                yield Admitted(self.fingerprint, losses=losses)
                 pacer = ItemPacer()
                 delivered = len(spoken)
                 silent_until = time.monotonic() + config.first_audio_timeout_s
                 while True:
+                    if text.losses > losses:
+                        losses = text.losses
+                        self.resumed += 1
+                        yield Admitted(self.fingerprint, losses=losses)
                     await outbox.settle(pacer.hold_s())
                     item = await outbox.take(KEEP_ALIVE_S)
                     if isinstance(item, Finished):
@@ -93,6 +100,11 @@ class _Text:
         self._admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._end: Finished | None = None
         self._prompt_tokens = 0
+        self._losses = Losses(turn)
+
+    @property
+    def losses(self) -> int:
+        return self._losses.count
 
     async def open(self, after: Sequence[int]) -> None:
         """Returns when the Reasoner has admitted the turn; raises what it raises instead."""
@@ -114,10 +126,19 @@ class _Text:
             self._admitted.set_exception(typed)
 
     async def _pump(self, after: Sequence[int]) -> None:
-        config = self._engine.config
-        steps = self._reasoner.steps(self._turn, after)
+        config, losses, tokens = self._engine.config, self._losses, list(after)
+        tried = 0
+
+        def steps() -> AsyncGenerator[StepItem, None]:
+            """From the last token on; by another way than before, which may have led to a replica that hangs."""
+            nonlocal tried
+            turn, tried = losses.turn, tried + 1
+            if tried > 1:
+                turn = replace(turn, affinity=f"{turn.affinity}-{tried}")
+            return self._reasoner.steps(turn, tuple(tokens))
+
         patience_s = config.admit_timeout_s + config.stall_timeout_s
-        async with aclosing(lively(steps, "Reasoner", config.stall_timeout_s, patience_s)) as items:
+        async with aclosing(surviving(steps, losses, "Reasoner", config.stall_timeout_s, patience_s)) as items:
             async for item in items:
                 if isinstance(item, Admitted):
                     self._prompt_tokens = item.prompt_tokens
@@ -127,11 +148,12 @@ class _Text:
                     self._end = item
                     if item.reason != "end_of_speech":
                         self._engine.end_text(self._outbox.slot)
+                    return
                 elif item:
                     self._admit()
+                    tokens += [step.token for step in item]
                     self._engine.feed(self._outbox.slot, item)
-        if self._end is None:
-            raise StageUnavailable("The Reasoner's stream ended without an end.", 1.0)
+        raise StageUnavailable("The Reasoner's stream ended without an end.", 1.0)
 
     def _admit(self) -> None:
         if not self._admitted.done():

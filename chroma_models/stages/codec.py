@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,8 @@ from chroma_models.codec.engine import CodecEngine
 from chroma_models.engine.slots import Slot
 from chroma_models.errors import Overloaded
 from chroma_models.stages.backbone import FrameItem
-from chroma_models.stages.streams import Lead, lively
+from chroma_models.stages.streams import Lead
+from chroma_models.stages.survival import FrameLog, Losses, surviving
 from chroma_models.types import CODEBOOKS, Admitted, AudioChunk, Finished, Frame, Progress, Turn
 
 SpeechItem = Admitted | AudioChunk | Finished
@@ -59,6 +61,7 @@ class CodecStage:
     def __init__(self, engine: CodecEngine, backbone: BackboneSource) -> None:
         self.engine = engine
         self._backbone = backbone
+        self.resumed = 0  # Backbone streams that were opened again
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
         """Speech of a turn, from where progress ends. Closing it frees the slot and everything upstream."""
@@ -80,15 +83,37 @@ class CodecStage:
                         yield await speech.next()
 
     async def _frames(self, turn: Turn, progress: Progress | None) -> AsyncGenerator[FrameItem, None]:
+        """The turn's frames, each once, whatever becomes of the Backbone's replicas; an empty list each second while
+        another one takes the turn up.
+        """
+        config, losses = self.engine.config, Losses(turn)
+        frames, mark = FrameLog(progress.frames if progress else ()), progress.fingerprint if progress else None
+
+        def begin() -> AsyncGenerator[FrameItem, None]:
+            if mark is not None and losses.count > turn.losses:
+                self.resumed += 1
+            return self._taken(losses.turn, frames.progress(mark))
+
+        patience_s = 2 * config.admit_timeout_s + config.stall_timeout_s
+        nothing: FrameItem = []
+        stream: AsyncGenerator[FrameItem, None] = surviving(
+            begin, losses, "Backbone", config.stall_timeout_s, patience_s, nothing
+        )
+        async with aclosing(stream) as items:
+            async for item in items:
+                if isinstance(item, Admitted):
+                    mark = mark or item.fingerprint
+                    yield replace(item, losses=losses.count)
+                else:
+                    yield list(frames.add(item)) if isinstance(item, list) else item
+
+    async def _taken(self, turn: Turn, progress: Progress | None) -> AsyncGenerator[FrameItem, None]:
         """The Backbone's stream, asked for a second time where it refuses: on a cluster the router, which counts calls
         under way, is likely to pick another replica then. A second refusal is passed on.
         """
-        config = self.engine.config
-        patience_s = 2 * config.admit_timeout_s + config.stall_timeout_s
         for last_try in (False, True):
-            frames = self._backbone.frames(turn, progress)
             try:
-                async with aclosing(lively(frames, "Backbone", config.stall_timeout_s, patience_s)) as items:
+                async with aclosing(self._backbone.frames(turn, progress)) as items:
                     async for item in items:
                         yield item
                 return

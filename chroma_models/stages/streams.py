@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
-from chroma_models.errors import StageUnavailable
+from chroma_models.errors import Lost
 from chroma_models.types import FRAMES_PER_S
 
 T = TypeVar("T")
@@ -15,7 +15,7 @@ T = TypeVar("T")
 async def lively(
     stream: AsyncGenerator[T, None], stage: str, stall_timeout_s: float, first_timeout_s: float | None = None
 ) -> AsyncGenerator[T, None]:
-    """The stream's items; raises StageUnavailable when none comes for stall_timeout_s. Closes the stream at its end.
+    """The stream's items; raises Lost when none comes for stall_timeout_s. Closes the stream at its end.
 
     first_timeout_s allows the first item, Admitted, to take longer.
     """
@@ -28,7 +28,7 @@ async def lively(
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
-                raise StageUnavailable(f"The {stage} said nothing for {timeout_s:g} s.", 1.0) from error
+                raise Lost(f"The {stage} said nothing for {timeout_s:g} s.", 1.0) from error
             yield item
             timeout_s = stall_timeout_s
 

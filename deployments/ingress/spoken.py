@@ -72,6 +72,7 @@ class Spoken:
             "audio_s": self.audio_s,
             "rtf": round((self.ended_s - self.opened_s) / self.audio_s, 4) if self.frames else None,
             "finish": finished.reason if finished else None,
+            "losses": finished.losses if finished else 0,
             "stages": {name: round(spent_s, 4) for name, spent_s in finished.timing.items()} if finished else {},
         }
         if with_codes:

@@ -97,7 +97,7 @@ async def watch(speaker: Speaker, turn: Turn, config: IngressConfig) -> AsyncGen
             except StopAsyncIteration:
                 raise StageUnavailable("The speech service stopped in the middle of the turn.", 1.0) from None
             if isinstance(item, Admitted):
-                patience_s = config.stall_timeout_s
+                patience_s = 2 * config.stall_timeout_s  # the reader behind notices earlier, and goes elsewhere
                 silent = StageUnavailable("The speech service fell silent in the middle of the turn.", 1.0)
             elif isinstance(item, AudioChunk) and item.frames:
                 late = None

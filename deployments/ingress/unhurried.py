@@ -7,13 +7,13 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from chroma_models.errors import StageUnavailable, TurnTimeout
-from chroma_models.types import FRAMES_PER_S, Admitted, AudioChunk, Frame, Progress, Turn
+from chroma_models.stages.survival import FrameLog, Losses, surviving
+from chroma_models.types import FRAMES_PER_S, Admitted, AudioChunk, Turn
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.speaker import Item, Speaker
 from deployments.ingress.spoken import FRAME_BYTES
 
 KEEP_ALIVE_S = 1.0
-WINDOW_FRAMES = 1024  # half of 2,048 positions: older text steps need no rows to resume from (BackboneStage.frames)
 
 
 async def unhurried(speaker: Speaker, turn: Turn, config: IngressConfig) -> AsyncGenerator[Item, None]:
@@ -22,13 +22,9 @@ async def unhurried(speaker: Speaker, turn: Turn, config: IngressConfig) -> Asyn
     When more audio waits, the stream behind is closed and its slots are free; the frames so far are kept, and once the
     caller has come down to resume_below_s the turn goes on from them. Frames that come twice are dropped. Raises what
     the stream raises, once all audio before it has been taken, and TurnTimeout after a pause of max_send_s. Work of
-    pace "fast" has no listener to keep up with; it is bounded by its own length and passes through.
+    pace "fast" has no listener to keep up with, and is bounded by its own length. A lost replica is outlived, as the
+    stages outlive theirs.
     """
-    if turn.pace == "fast":
-        async with aclosing(speaker.speak(turn)) as stream:
-            async for item in stream:
-                yield item
-        return
     reader = _Reader(speaker, turn, config)
     pump = asyncio.create_task(reader.pump(), name=f"read-{turn.id}")
     pump.add_done_callback(lambda _: reader.changed.set())
@@ -65,7 +61,8 @@ class _Reader:
         self.changed = asyncio.Event()
         self.resuming = False
         self._taken = asyncio.Event()
-        self._frames: list[Frame] = []
+        self._losses, self._frames = Losses(turn), FrameLog()
+        self._most = float("inf") if turn.pace == "fast" else config.pause_above_s * FRAMES_PER_S
         self._waiting = 0  # frames in items
         self._fingerprint: str | None = None
 
@@ -86,26 +83,24 @@ class _Reader:
                         await self._taken.wait()
             except TimeoutError:
                 raise TurnTimeout("The reply was not read for too long.") from None
-            self.resuming = True
-            self.changed.set()  # or the caller would not know that it waits for longer now
 
     async def _read(self) -> bool:
         """True at the end of the stream, False where it was closed because too much waits."""
-        progress = Progress(tuple(self._frames), self._fingerprint) if self._frames and self._fingerprint else None
-        async with aclosing(self._speaker.speak(self._turn, progress)) as stream:
-            try:
-                async with asyncio.timeout(self._config.admission_s if self.resuming else None):
-                    first = await anext(stream, None)
-            except TimeoutError as error:
-                raise StageUnavailable("The speech service did not take the turn up again.", 1.0) from error
-            self.resuming = False
-            if first is not None:
-                self._put(first)
-            async for item in stream:
+        config = self._config
+        stream = surviving(self._begin, self._losses, "Codec", config.stall_timeout_s, config.admission_s)
+        async with aclosing(stream) as items:
+            async for item in items:
+                self.resuming = False
                 self._put(item)
-                if self._waiting > self._config.pause_above_s * FRAMES_PER_S and self._fingerprint:
+                if self._waiting > self._most and self._fingerprint:
                     return False
         return True
+
+    def _begin(self) -> AsyncGenerator[Item, None]:
+        if self._fingerprint is not None:
+            self.resuming = True
+            self.changed.set()  # or the caller would not know that it waits for longer now
+        return self._speaker.speak(self._losses.turn, self._frames.progress(self._fingerprint))
 
     def _put(self, item: Item) -> None:
         if isinstance(item, Admitted):
@@ -113,20 +108,13 @@ class _Reader:
                 return
             self._fingerprint = item.fingerprint
         elif isinstance(item, AudioChunk):
-            if item.frames and item.frames[0].index < len(self._frames):
-                known = sum(frame.index < len(self._frames) for frame in item.frames)
-                item = AudioChunk(item.frames[known:], item.pcm[known * FRAME_BYTES :])
-            if not item.frames and self.items:
+            frames = tuple(self._frames.add(item.frames))
+            if len(frames) < len(item.frames):
+                item = AudioChunk(frames, item.pcm[(len(item.frames) - len(frames)) * FRAME_BYTES :])
+            if not frames and self.items:
                 return
-            self._keep(item.frames)
+            self._waiting += len(frames)
+        else:
+            item = replace(item, losses=self._losses.count)
         self.items.append(item)
         self.changed.set()
-
-    def _keep(self, frames: tuple[Frame, ...]) -> None:
-        """Remember what was made, without what only the newest frames are continued from."""
-        self._waiting += len(frames)
-        self._frames += frames
-        for i in range(max(0, len(self._frames) - len(frames) - WINDOW_FRAMES), len(self._frames) - WINDOW_FRAMES):
-            step = self._frames[i].step
-            if step is not None:
-                self._frames[i] = replace(self._frames[i], step=replace(step, row=b""))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from chroma_models.errors import StageUnavailable, TurnTimeout
+from chroma_models.errors import Lost, StageUnavailable, TurnTimeout
+from chroma_models.stages.survival import WINDOW_FRAMES
 from chroma_models.types import Admitted, AudioChunk, EncodedVoice, Finished, Progress, Sampling, Turn
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.turns import watch
-from deployments.ingress.unhurried import WINDOW_FRAMES
 from tests.deployments.ingress.scripted import FINGERPRINT, chunk, finished, until
 
 
@@ -146,3 +146,47 @@ async def test_old_frames_are_kept_without_their_rows() -> None:
     old, new = kept[:-WINDOW_FRAMES], kept[-WINDOW_FRAMES:]
     assert {frame.step.row for frame in old if frame.step} == {b""}
     assert {frame.step.row for frame in new if frame.step} == {b"r"}
+
+
+class Mortal(Speaker):
+    """Lost after so many frames each time, as a Codec's replica that is killed."""
+
+    def __init__(self, total: int, *lives: int) -> None:
+        super().__init__(total)
+        self.lives, self.asked = list(lives), list[Turn]()
+
+    async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[Any, None]:
+        self.asked.append(turn)
+        left = self.lives.pop(0) if self.lives else None
+        async with aclosing(super().speak(turn, progress)) as items:
+            async for item in items:
+                if left is not None and left <= 0:
+                    raise Lost("The Codec was lost.", 1.0)
+                if isinstance(item, AudioChunk) and left is not None:
+                    left -= len(item.frames)
+                yield item
+
+
+@pytest.mark.parametrize("pace", ["realtime", "fast"])
+@pytest.mark.parametrize("lives", [(8,), (4, 12), (40, 0, 8), (0,)])
+async def test_a_lost_codec_is_not_heard(pace: Any, lives: tuple[int, ...]) -> None:
+    speaker = Mortal(100, *lives)
+    got = []
+    async with aclosing(watch(speaker, turn(pace), CONFIG)) as items:
+        async for item in items:
+            got.append(item)
+    assert frames(got) == list(range(100))
+    assert b"".join(item.pcm for item in got if isinstance(item, AudioChunk)) == chunk(0, 100, 100).pcm
+    assert got[-1].losses == sum(life > 0 for life in lives)
+    assert speaker.open == 0
+
+
+async def test_a_turn_that_loses_a_third_codec_ends() -> None:
+    speaker = Mortal(100, 8, 8, 8, 8)
+    got = []
+    with pytest.raises(StageUnavailable, match="loss of this turn"):
+        async with aclosing(watch(speaker, turn(), CONFIG)) as items:
+            async for item in items:
+                got.append(item)
+    assert frames(got) == list(range(24))
+    assert [asked.losses for asked in speaker.asked] == [0, 1, 2]
