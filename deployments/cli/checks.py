@@ -52,6 +52,7 @@ def _with_files(settings: Settings) -> Settings:
     from deployments.ingress.store.address import database_url
     from deployments.ingress.store.schema import has_keys, prepare
     from deployments.ingress.tls import Certificate
+    from deployments.ingress.watermark import factory_of
 
     ingress = settings.models.ingress
     if not ingress.auth and not is_loopback(ingress.host):
@@ -61,6 +62,8 @@ def _with_files(settings: Settings) -> Settings:
         )
     Certificate.of(ingress)
     check(ingress)
+    if ingress.watermark is not None:
+        factory_of(ingress.watermark)
     database = database_url(ingress.database_url)
     prepare(database)
     if ingress.auth:

@@ -49,6 +49,8 @@ def _show(claims: Json) -> None:
     _say("made", f"{made:%Y-%m-%d %H:%M:%S} UTC")
     _say("voice", f"{claims['voice']}")
     _say("response", f"{claims['response']}")
+    if claims["watermark"] is not None:
+        _say("watermark", f"{claims['watermark']}")
     _say("tenant", f"{claims['tenant']} (a hash: the same for all replies to one)")
 
 

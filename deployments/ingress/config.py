@@ -101,6 +101,8 @@ class IngressSizes(Config):
     signing_key_file: Path | None = None  # the same from a file
     retired_keys_file: Path | None = None  # JWK set of public keys that signed before, published beside it
 
+    watermark: str | None = None  # package.module:factory of a mark in every reply (watermark.py); None: none
+
     max_body_bytes: PositiveInt = 32 << 20  # 13 minutes of 16 kHz wav in base64
     max_pending_bytes: PositiveInt = 256 << 20  # bodies being read or parsed at once, all requests together
     body_timeout_s: PositiveFloat = 30.0  # from the headers to the last byte of the body

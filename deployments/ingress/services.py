@@ -30,6 +30,7 @@ from deployments.ingress.store.voice_store import VoiceStore
 from deployments.ingress.turns import TurnBuilder, watch
 from deployments.ingress.usage import Ledger
 from deployments.ingress.voices import VoiceBook
+from deployments.ingress.watermark import Marker, load
 
 T = TypeVar("T")
 
@@ -40,9 +41,11 @@ class Services:
     """Built once per replica. `config` is the live one: read it when a turn begins, do not keep it."""
 
     def __init__(self, speaker: Speaker, config: IngressConfig, default_sampling: Sampling) -> None:
-        """Raises InvalidRequest where a signing key cannot be used."""
+        """Raises InvalidRequest where a signing key or a watermark cannot be used."""
         self.speaker, self.config, self.default_sampling = speaker, config, default_sampling
-        self.provenance = Provenance(config)
+        watermark = None if config.watermark is None else load(config.watermark)
+        self.marker = None if watermark is None else Marker(watermark)
+        self.provenance = Provenance(config, None if watermark is None else watermark.name)
         self.health = Health()
         self.pool = ThreadPoolExecutor(config.audio.threads, thread_name_prefix="audio")
         self.database = Database(config.database_url, config.database_timeout_s)
@@ -83,6 +86,8 @@ class Services:
         await self.permits.close()
         await self.database.close()
         self.vad.close()
+        if self.marker is not None:
+            self.marker.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
 
     async def off_loop(self, work: Callable[[], T]) -> T:
@@ -120,7 +125,11 @@ class Services:
             if not isinstance(first, Admitted):
                 raise ChromaError(f"The stream of turn {turn.id} began with {type(first).__name__}.")
             self.health.fingerprint = first.fingerprint
-            yield first, items
+            if self.marker is None:
+                yield first, items
+                return
+            async with aclosing(self.marker.marked(turn.id, items)) as marked:
+                yield first, marked
 
     def sampling(
         self,

@@ -47,11 +47,11 @@ Attest = Callable[[AudioHash | None], Json]
 
 
 class Provenance:
-    """Makes statements. Its own thread-safe: they are made where files are encoded, too."""
+    """Makes statements. Any thread may ask: files are encoded in several."""
 
-    def __init__(self, config: IngressConfig) -> None:
-        """Raises InvalidRequest where a key of the settings cannot be used."""
-        self._model = config.model_id
+    def __init__(self, config: IngressConfig, watermark: str | None = None) -> None:
+        """watermark: the name of the one in every reply. Raises InvalidRequest where a key cannot be used."""
+        self._model, self._watermark = config.model_id, watermark
         self._key = SigningKey.of(config)
         self._tenant_key = blake2b((config.affinity_key or secrets.token_hex()).encode(), person=b"provenance").digest()
         self._published = published(config, self._key)
@@ -69,6 +69,7 @@ class Provenance:
             "tenant": blake2b(tenant.encode(), key=self._tenant_key, digest_size=16).hexdigest(),
             "response": response_id,
             "audio": None if audio is None else asdict(audio),
+            "watermark": self._watermark,
         }
         return {**claims, "jws": self._key.sign(claims)}
 
