@@ -39,7 +39,7 @@ class Doors:
     database: str
 
     def run(self, replicas: int, **changes: Any) -> None:
-        ports = {"http_port": self.http, "grpc_port": self.grpc, "database_url": self.database}
+        ports = {"http_port": self.http, "grpc_port": self.grpc, "database_url": self.database, "auth": False}
         paced.run(APP, self.checkpoint, replicas, **ports, drain_linger_s=1.5, **changes)
 
     async def states(self) -> dict[int, int]:

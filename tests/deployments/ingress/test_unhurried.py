@@ -182,11 +182,14 @@ async def test_a_lost_codec_is_not_heard(pace: Any, lives: tuple[int, ...]) -> N
 
 
 async def test_a_turn_that_loses_a_third_codec_ends() -> None:
-    speaker = Mortal(100, 8, 8, 8, 8)
-    got = []
-    with pytest.raises(StageUnavailable, match="loss of this turn"):
+    speaker, got = Mortal(100, 8, 8, 8, 8), list[Any]()
+
+    async def listen() -> None:
         async with aclosing(watch(speaker, turn(), CONFIG)) as items:
             async for item in items:
                 got.append(item)
+
+    with pytest.raises(StageUnavailable, match="loss of this turn"):
+        await listen()
     assert frames(got) == list(range(24))
     assert [asked.losses for asked in speaker.asked] == [0, 1, 2]
