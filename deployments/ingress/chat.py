@@ -17,6 +17,7 @@ from deployments.ingress.openai_chat import AudioPart, ChatRequest, TextPart, Us
 from deployments.ingress.openai_parse import parse_chat
 from deployments.ingress.openai_reply import Envelope, new_answer_id
 from deployments.ingress.rate_headers import rate_headers
+from deployments.ingress.replies import retention_s
 from deployments.ingress.services import Services
 from deployments.ingress.spoken import Spoken
 from deployments.ingress.sse import EventStream
@@ -92,7 +93,7 @@ class ChatCompletions:
             async with services.admitted(turn) as (admitted, items):
                 record.prompt_tokens = admitted.prompt_tokens
                 envelope = Envelope(record.id, request.model, services.health.system_fingerprint)
-                remember = partial(services.replies.add, caller.tenant)
+                remember = partial(services.replies.add, caller.tenant, retention_s(caller, services.config))
                 attest = partial(services.provenance.statement, caller.tenant, name, record.id)
                 reply = Reply(request, turn, items, spoken, envelope, remember, attest, services.off_loop)
                 if request.stream:

@@ -129,8 +129,8 @@ class IngressSizes(Config):
     max_name_chars: PositiveInt = Field(256, le=256)  # of a voice or a consent
     voice_cache: PositiveInt = 256  # encoded clips that came with requests; each is about 2 KB per 10 s
     voice_cache_idle_s: PositiveFloat = Field(45.0, le=50)  # without a use, then one is forgotten
-    replies: PositiveInt = 4096  # transcripts kept for assistant messages that name an audio id
-    reply_ttl_s: PositiveFloat = 3600.0  # and how long
+    replies: PositiveInt = 4096  # transcripts kept for assistant messages that name an audio id, at most
+    retention_s: NonNegativeFloat = 0.0  # and how long, where no tenant has a setting of its own; 0: not at all
 
     max_connections: PositiveInt = 8192  # HTTP and WebSocket, of this replica; each idle one is about 20 KB
     max_header_bytes: PositiveInt = 32 << 10  # request line and headers; a client secret takes up to 8 KB of them

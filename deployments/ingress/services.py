@@ -60,7 +60,7 @@ class Services:
         self.voices = VoiceBook(speaker, config, self.pool, self.store)
         self.bodies = BodyReader(config)
         self.turns = TurnBuilder(config)
-        self.replies = ReplyStore(config.replies, config.reply_ttl_s)
+        self.replies = ReplyStore(config.replies)
         self.vad = Vad(config.vad)
         self._running = 0
 

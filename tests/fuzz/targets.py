@@ -99,7 +99,7 @@ def chat(data: bytes) -> None:
     body = _json_text(data, samples_of("chat"))
     with suppress(ChromaError):
         request = parse_chat(parse_object(body, CONFIG), CONFIG.model_id)
-        said = resolve_replies(request, ReplyStore(4, 60.0), "public")
+        said = resolve_replies(request, ReplyStore(4), "public")
         listen(request.messages, said, LIMITS)
 
 

@@ -126,7 +126,8 @@ async def test_every_format_decodes_back_to_the_length_of_the_reply(direct: Serv
     assert np.corrcoef(samples[inner], expected[inner])[0, 1] > 0.99
 
 
-async def test_history_names_an_earlier_reply_by_its_audio_id(service: Service) -> None:
+async def test_history_names_an_earlier_reply_by_its_audio_id_where_replies_are_kept(start: Start) -> None:
+    service = await start(retention_s=60)
     audio = {"voice": "default", "format": "wav"}
     first: Any = {"role": "user", "content": "hi"}
     one = await service.openai.chat.completions.create(**WHOLE, audio=audio, messages=[first])

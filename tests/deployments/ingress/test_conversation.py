@@ -1,5 +1,6 @@
 """Which part of a long conversation is kept."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from deployments.ingress.config import AudioLimits
 from deployments.ingress.conversation import listen
 from deployments.ingress.openai_chat import ChatRequest
 from deployments.ingress.replies import ReplyStore, UnknownReply
-from tests.deployments.ingress.scripted import file_of
+from tests.deployments.ingress.scripted import file_of, until
 
 LIMITS = AudioLimits(max_audio_s=3.0, max_audio_parts=4)
 
@@ -114,19 +115,31 @@ def test_what_is_kept_is_an_ending_within_its_bounds(plan: list[tuple[str, list[
         assert spoken[0] == "user"  # a reply to what was dropped is dropped with it
 
 
-def test_replies_are_forgotten_in_time_in_number_and_across_tenants() -> None:
+async def test_replies_are_forgotten_in_time_in_number_and_across_tenants() -> None:
     now = [1000.0]
-    store = ReplyStore(capacity=2, ttl_s=10, clock=lambda: now[0])
-    assert store.add("t", "a", "one") == 1010
+    store = ReplyStore(capacity=2, clock=lambda: now[0])
+    assert abs(store.add("t", 10, "a", "one") - (time.time() + 10)) < 60
     assert store.transcript("t", "a", "p") == "one"
     with pytest.raises(UnknownReply):
         store.transcript("another", "a", "p")
-    store.add("t", "b", "two")
-    store.add("t", "c", "three")
+    store.add("t", 10, "b", "two")
+    store.add("t", 10, "c", "three")
     with pytest.raises(UnknownReply):
         store.transcript("t", "a", "p")
     now[0] = 1010.0
     with pytest.raises(UnknownReply):
         store.transcript("t", "c", "p")
-    store.add("t", "d", "four")
+    store.add("t", 10, "d", "four")
     assert len(store) == 1
+    store.add("t", 0, "e", "five")
+    assert len(store) == 1
+    with pytest.raises(UnknownReply):
+        store.transcript("t", "e", "p")
+
+
+async def test_a_reply_is_forgotten_without_anybody_asking() -> None:
+    store = ReplyStore(capacity=2)
+    store.add("t", 0.05, "a", "one")
+    store.add("t", 60, "b", "two")
+    assert len(store) == 2
+    await until(lambda: len(store._said._TLRUCache__items) == 1)  # len() leaves out what has expired and is still held
