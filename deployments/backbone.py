@@ -18,7 +18,7 @@ from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.stages.backbone import BackboneStage, FrameItem
 from chroma_models.types import Progress, Turn
 from deployments.handles import RemoteDecoder, RemoteReasoner, answering
-from deployments.logs import expect_refusals, loading, report
+from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
 
@@ -32,6 +32,7 @@ class Backbone:
         self._sizes = models.backbone
         expect_refusals()
         set_threads(models.torch)
+        configure(models.logs, "backbone")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("backbone")))
         with loading(report("backbone"), checkpoint):
             backbone = load_backbone(checkpoint, models.torch)

@@ -39,9 +39,11 @@ def deploy(settings: Settings, name: str = APP) -> None:
     """Run the graph; returns when every stage is ready, or raises with what went wrong."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     check_database(settings, sum(node["Alive"] for node in ray.nodes()))
-    serve.start(proxy_location="Disabled", logging_config=QUIET)
+    encoding = "JSON" if settings.models.logs.format == "json" else "TEXT"
+    logs = LoggingConfig(log_level="WARNING", encoding=encoding)  # of Serve itself; ours are deployments/logs.py's
+    serve.start(proxy_location="Disabled", logging_config=logs)
     try:
-        serve.run(build(settings), name=name, route_prefix=None, logging_config=QUIET)
+        serve.run(build(settings), name=name, route_prefix=None, logging_config=logs)
     except RuntimeError as error:
         raise StageUnavailable(f"The graph did not start: {why(name)}") from error
 

@@ -14,7 +14,7 @@ from chroma_models.loading import load_codec, set_threads
 from chroma_models.stages.codec import CodecStage, SpeechItem
 from chroma_models.types import Progress, Turn
 from deployments.handles import RemoteBackbone, answering
-from deployments.logs import expect_refusals, loading, report
+from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
 
@@ -26,6 +26,7 @@ class Codec:
         self._sizes = models.codec
         expect_refusals()
         set_threads(models.torch)
+        configure(models.logs, "codec")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("codec")))
         config = CodecConfig(**models.codec.model_dump())
         with loading(report("codec"), checkpoint):

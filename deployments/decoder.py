@@ -17,7 +17,7 @@ from chroma_models.errors import StageUnavailable
 from chroma_models.loading import load_decoder, set_threads
 from chroma_models.sampling import RowSampling
 from chroma_models.types import Sampling
-from deployments.logs import expect_refusals, loading, report
+from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
 
@@ -30,6 +30,7 @@ class Decoder:
         self._busy_since: float | None = None  # when the batch at work began
         expect_refusals()
         set_threads(models.torch)
+        configure(models.logs, "decoder")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("decoder")))
         with loading(report("decoder"), checkpoint):
             depth = load_decoder(checkpoint, models.torch, models.decoder)

@@ -18,7 +18,7 @@ from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.doors import Doors
 from deployments.ingress.garbage import settle
-from deployments.logs import report
+from deployments.logs import configure, report
 from deployments.settings import Models
 from deployments.tenant_metrics import TenantMetrics
 
@@ -30,6 +30,7 @@ class Ingress:
     """Ready once a turn of its own has come back from the other end of the graph as audio."""
 
     async def __init__(self, models: Models, codec: DeploymentHandle) -> None:  # type: ignore[misc]
+        configure(models.logs, "ingress")
         say = report("ingress")
         architecture = Architecture.read(resolve(models.checkpoint, say))
         self._speaker = RemoteCodec(codec)

@@ -1,4 +1,4 @@
-"""What replicas say: one line of progress per long step, and no traceback for a turn that was refused on purpose."""
+"""What replicas say: lines of text or of JSON, progress of long steps, no traceback for what was refused on purpose."""
 
 import logging
 import threading
@@ -6,18 +6,46 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pythonjsonlogger.json import JsonFormatter
+
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.errors import ChromaError
+from deployments.ingress.log_context import About
+from deployments.settings import Logs
 
 PROGRESS_S = 5.0
+OURS = ("deployments", "chroma_models")
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s [request %(request_id)s, tenant %(tenant)s]"
+FIELDS = {"levelname": "level", "name": "logger"}  # as Python has them, and as a line of JSON has them
+progress = logging.getLogger("deployments.progress")
 _START = time.monotonic()
+
+
+def configure(logs: Logs, stage: str) -> None:
+    """For this process, whose stage every line of JSON names. Other libraries are heard from warnings on."""
+    handler = logging.StreamHandler()
+    handler.addFilter(About())
+    if logs.format == "json":
+        fields = [*FIELDS, "message", "request_id", "tenant"]
+        handler.setFormatter(
+            JsonFormatter(fields, rename_fields=FIELDS, static_fields={"stage": stage}, timestamp="time")
+        )
+    else:
+        handler.setFormatter(logging.Formatter(TEXT))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logs.level.upper())
+    progress.setLevel(logging.INFO if logs.format == "json" else logging.WARNING)
 
 
 def report(stage: str) -> Callable[[str], None]:
     """A function that prints one line of a stage's progress, where the operator sees it."""
 
     def line(message: str) -> None:
-        print(f"[{stage}] {message} ({time.monotonic() - _START:.1f} s)", flush=True)
+        if progress.isEnabledFor(logging.INFO):
+            progress.info(message, extra={"started_s_ago": round(time.monotonic() - _START, 1)})
+        else:
+            print(f"[{stage}] {message} ({time.monotonic() - _START:.1f} s)", flush=True)
 
     return line
 

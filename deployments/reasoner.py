@@ -11,7 +11,7 @@ from chroma_models.loading import set_threads
 from chroma_models.reasoner import make_reasoner
 from chroma_models.stages.backbone import StepItem
 from chroma_models.types import Turn
-from deployments.logs import expect_refusals, report
+from deployments.logs import configure, expect_refusals, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
 
@@ -23,6 +23,7 @@ class Reasoner:
         self._sizes = models.reasoner
         expect_refusals()
         set_threads(models.torch)
+        configure(models.logs, "reasoner")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("reasoner")))
         config = ReasonerConfig(**models.reasoner.model_dump())
         self._engine = make_reasoner(checkpoint, config, models.torch, stat_loggers(config))

@@ -27,6 +27,11 @@ from deployments.ingress.config import IngressSizes
 PREFIX = "CHROMA_"  # of variables of the environment
 
 
+class Logs(Config):
+    format: Literal["text", "json"] = "text"  # json: a line an event, with stage, request_id and tenant
+    level: Literal["debug", "info", "warning", "error"] = "warning"  # of our own lines; info has one for each request
+
+
 class Models(Config):
     """Which weights, in which engines. On every replica of every stage the same."""
 
@@ -38,6 +43,7 @@ class Models(Config):
     codec: CodecSizes = CodecSizes()
     placement: Literal["split", "fused"] = "split"  # the Decoder: its own deployment, or inside the Backbone
     ingress: IngressSizes = IngressSizes()
+    logs: Logs = Logs()
 
 
 class Autoscaling(Config):

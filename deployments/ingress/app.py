@@ -13,6 +13,7 @@ from deployments.ingress.chat import ChatCompletions
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.edge import Edge
 from deployments.ingress.errors import MethodNotAllowed, UnknownRoute
+from deployments.ingress.log_context import TENANT
 from deployments.ingress.provenance.statement import KEYS_PATH
 from deployments.ingress.realtime.client_secrets import ClientSecrets
 from deployments.ingress.realtime.endpoint import Realtime
@@ -69,6 +70,7 @@ class IngressApp:
                 self._operators.check(scope)
             else:
                 scope["caller"] = caller = await self.services.callers.of_scope(scope)
+                TENANT.set(caller.tenant)
                 caller.check(scope_of(scope["path"]))
         try:
             await self._router(scope, receive, send)

@@ -11,6 +11,7 @@ from deployments.ingress.config import IngressConfig
 from deployments.ingress.errors import body_of, headers_of, is_fault, wire_of
 from deployments.ingress.hangup import HungUp
 from deployments.ingress.health import Health
+from deployments.ingress.log_context import REQUEST
 from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.sse import CONTENT_TYPE, event_of
 
@@ -57,6 +58,7 @@ class _Exchange:
         self._streaming = False
 
     async def run(self, inner: ASGIApp) -> None:
+        REQUEST.set(self.request_id)
         try:
             await inner(self._scope, self.receive, self.send)
         except HungUp:
@@ -68,7 +70,8 @@ class _Exchange:
         except Exception as error:
             await self._last_resort(error)
         took_ms = (asyncio.get_running_loop().time() - self._began) * 1000
-        log.info("request %s: %s %s in %.0f ms", self.request_id, self._scope["path"], self._status or "-", took_ms)
+        path = self._scope.get("raw_path", b"").decode("latin-1")  # its line ends are still spelled
+        log.info("request %s: %s %s in %.0f ms", self.request_id, path, self._status or "-", took_ms)
 
     async def _last_resort(self, error: Exception) -> None:
         """The error as the response; in a stream that has begun, as its last event."""

@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 from chroma_models.errors import Overloaded, Unauthenticated, UnknownModel
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import body_of, headers_of, is_fault, wire_of
+from deployments.ingress.log_context import REQUEST, TENANT
 from deployments.ingress.rate_headers import rate_headers
 from deployments.ingress.realtime.commands import Commands
 from deployments.ingress.realtime.connection import REVOKED, Connection
@@ -35,7 +36,9 @@ class Realtime:
         try:
             if self._open >= self._services.config.realtime.max_sessions:
                 raise Overloaded("Too many sessions are open; please try again.", 1.0)
+            REQUEST.set(name)
             caller = await self._caller(scope)
+            TENANT.set(caller.tenant)
             caller.check_scope("speech")
             self._check_model(websocket.query_params.get("model"))
             permit = await self._services.permit(caller)

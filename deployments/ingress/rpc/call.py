@@ -14,6 +14,7 @@ from chroma_models.errors import StageUnavailable, TurnTimeout
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
 from deployments.ingress.health import Health
+from deployments.ingress.log_context import REQUEST, TENANT
 from deployments.ingress.patience import Patience
 from deployments.ingress.permits import Permit
 from deployments.ingress.request_id import HEADER, request_id
@@ -51,6 +52,8 @@ class Call:
 async def answering(context: Context, permit: Permit, health: Health) -> AsyncIterator[Call]:
     """Counts the call and holds its permit while the block runs; what that raises becomes the status it ends with."""
     call = Call(id_of(context.invocation_metadata() or ()), permit.caller, context)
+    REQUEST.set(call.id)
+    TENANT.set(permit.caller.tenant)
     with health.request():
         try:
             await context.send_initial_metadata(

@@ -1,7 +1,6 @@
 """One reply on its way: a turn of the graph, told as events."""
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from chroma_models.types import AudioChunk, Finished, Message, Turn
 from deployments.ingress.callers import Caller
 from deployments.ingress.errors import is_fault
 from deployments.ingress.live_audio import Voicing
+from deployments.ingress.log_context import bare_context
 from deployments.ingress.openai_reply import audio_tokens
 from deployments.ingress.provenance.statement import AudioHash, Hasher
 from deployments.ingress.services import Services
@@ -72,7 +72,7 @@ class Response:
         self._clock = asyncio.get_running_loop().time
         self._spoken = Spoken(self._clock, self._clock())
         around.outbox.put(ResponseStarted(info))
-        self._task = asyncio.create_task(self._run(), name=f"response-{info.id}", context=contextvars.Context())
+        self._task = asyncio.create_task(self._run(), name=f"response-{info.id}", context=bare_context())
 
     @property
     def left_to_play_s(self) -> float:
