@@ -196,6 +196,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
         "grpc_reflection": "grpcio_reflection",
         "grpc_status": "grpcio_status",
         "jwt": "pyjwt",
+        "pythonjsonlogger": "python_json_logger",
     }
     imported = set()
     for package in ("chroma_models", "deployments", "loadtest"):

@@ -88,11 +88,14 @@ class Response:
             self._finish("cancelled", reason)
             self._task.cancel()
 
-    async def close(self) -> None:
-        """Returns when nothing of it runs. What was not said yet is not, or history would not have it."""
+    def stop(self) -> None:
+        """It ends without a word."""
         self.done = True
-        self._around.outbox.drop(self.info.id)
         self._task.cancel()
+
+    async def close(self) -> None:
+        """Returns when nothing of it runs."""
+        self.stop()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def sent(self, delta: Delta) -> None:

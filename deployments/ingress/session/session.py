@@ -257,8 +257,9 @@ class Session:
         self._closed = True
         self._stop_waiting()
         self._listening.close()
+        for response in self._responses.values():  # they stay known: what waits and is still taken was said by one
+            response.stop()  # before a closed outbox could let it come to its end, and be forgotten
         self._outbox.close()
-        # They stay known: what waits and is still taken was said by one of them.
         await asyncio.gather(*(response.close() for response in self._responses.values()), *self._ending)
 
     def _check_open(self) -> None:

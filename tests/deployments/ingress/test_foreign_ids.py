@@ -103,7 +103,7 @@ def remembered(named: str) -> Json:
     return {"messages": [{"role": "user", "content": "a"}, said, {"role": "user", "content": "b"}]}
 
 
-CONSENTS, VOICES = "/v1/audio/voice_consents", "/v1/audio/voices"
+CONSENTS, VOICES, AUDIT = "/v1/audio/voice_consents", "/v1/audio/voices", "/v1/audio/voice_audit"
 # method and route: every way in which it takes an id; none where it takes none, or only such as belong to nobody
 ROUTES: dict[str, list[Try]] = {
     "POST /v1/chat/completions": [
@@ -120,6 +120,7 @@ ROUTES: dict[str, list[Try]] = {
     f"GET {CONSENTS}/{{id}}": [path("consent", "GET", CONSENTS + "/{id}")],
     f"POST {CONSENTS}/{{id}}": [path("consent", "POST", CONSENTS + "/{id}", json={"name": "mine"})],
     f"DELETE {CONSENTS}/{{id}}": [path("consent", "DELETE", CONSENTS + "/{id}")],
+    f"GET {AUDIT}": [path("voice", "GET", AUDIT + "?after={id}")],
     f"GET {VOICES}": [path("voice", "GET", VOICES + "?after={id}")],
     f"POST {VOICES}": [("consent", new_voice)],
     f"GET {VOICES}/{{id}}": [path("voice", "GET", VOICES + "/{id}")],
@@ -157,7 +158,7 @@ async def test_a_foreign_id_is_answered_as_one_that_never_was(route: str, acme: 
             for answer, named in zip(answers, (foreign, unknown), strict=True)
         ]
         assert told[0] == told[1]
-        listed = route in (f"GET {CONSENTS}", f"GET {VOICES}")
+        listed = route in (f"GET {CONSENTS}", f"GET {VOICES}", f"GET {AUDIT}")
         assert answers[0].status_code == (200 if listed else 404)
         assert not listed or answers[0].json()["data"] == []
 
