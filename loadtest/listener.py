@@ -77,8 +77,8 @@ async def ask(client: httpx.AsyncClient, url: str, question: Question, seed: int
             if response.status_code != 200:
                 heard.error = f"HTTP {response.status_code}: {(await response.aread())[:200]!r}"
                 return heard
-            async for event in _events(response):
-                _take(heard, event)
+            async for event in events_of(response):
+                take(heard, event)
     except httpx.HTTPError as error:
         heard.error = f"{type(error).__name__}: {error}"
     return heard
@@ -97,13 +97,13 @@ def _body(question: Question, seed: int, reply_s: float) -> dict[str, Any]:
     }
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def events_of(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     async for line in response.aiter_lines():
         if line.startswith("data: ") and line != "data: [DONE]":
             yield json.loads(line.removeprefix("data: "))
 
 
-def _take(heard: Heard, event: dict[str, Any]) -> None:
+def take(heard: Heard, event: dict[str, Any]) -> None:
     now = time.monotonic()
     heard.server = event.get("chroma") or heard.server
     if event.get("error"):
