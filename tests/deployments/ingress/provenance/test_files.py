@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chroma_models.errors import InvalidAudio, InvalidRequest
 from deployments.cli.verify import verify
@@ -125,6 +127,23 @@ def test_what_is_no_statement_is_told_so(
 def test_what_is_no_audio_file_cannot_be_told(file: bytes, signer: Signer, tmp_path: Path) -> None:
     with pytest.raises(InvalidAudio):
         verify(saved(tmp_path, file), str(signer.keys))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_is_done_to_a_file_is_told_or_refused(form: OutputFormat, signer: Signer, tmp_path: Path) -> None:
+    file, _ = signer.sealed(form, tone(4800, 24_000).astype("<f4").tobytes())
+
+    @given(st.lists(st.tuples(st.integers(0, len(file) - 1), st.binary(min_size=1, max_size=4)), max_size=6))
+    def damaged(changes: list[tuple[int, bytes]]) -> None:
+        other = bytearray(file)
+        for at, what in changes:
+            other[at : at + len(what)] = what
+        try:
+            assert verify(saved(tmp_path, bytes(other)), str(signer.keys)) in (0, 1)
+        except InvalidAudio:
+            assert bytes(other) != file
+
+    damaged()
 
 
 @pytest.mark.parametrize("keys", ['{"keys": [{}]}', "{}", "[", '{"keys": 3}', '{"keys": [{"kty": "RSA"}]}'])
