@@ -74,6 +74,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.truncated: dict[str, int] = {}
         self.cancelled: dict[str, int] = {}  # how much had been told by then
         self.closed = False
+        self.steps = 0
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(work)
@@ -181,11 +182,15 @@ class AnyOrder(RuleBasedStateMachine):
         detection = TurnDetection(silence_duration_ms=64) if listens else None
         self.tried(lambda: self.session.configure(replace(self.session.settings, turn_detection=detection)))
 
-    @precondition(lambda self: len(self.told) > 20)
+    @precondition(lambda self: self.steps > 15)
     @rule()
     def client_goes(self) -> None:
         self.closed = True
         self.run(self.session.close())
+
+    @invariant()
+    def a_step_is_over(self) -> None:
+        self.steps += 1
 
     @invariant()
     def every_response_is_told_in_order(self) -> None:
