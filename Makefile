@@ -1,6 +1,6 @@
 # Every target installs what it needs first; an install that is already right costs a blink.
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test fuzz test-clients lint proto protolint format lock clean
+.PHONY: help install demo serve test fuzz chaos test-clients lint proto protolint format lock clean
 
 QUESTION ?=
 CHECKPOINT ?=
@@ -22,6 +22,9 @@ serve: install ## start the server on the loopback, without API keys, and leave 
 
 test: install ## run all tests (ARGS="-k backbone -x")
 	@$(BIN)/pytest $(ARGS)
+
+chaos: install ## kill replicas while people listen, and compare what they heard (ARGS="--seed 1,2,3 --streams 20")
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 fuzz: install ## 100,000 cases at everything that reads what others wrote (ARGS="--cases 5000 audio")
 	@$(BIN)/python -m tests.fuzz $(ARGS)

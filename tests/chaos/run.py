@@ -48,15 +48,16 @@ async def run(plan: Plan, checkpoint: Path) -> dict[str, Any]:
     from deployments.cluster import local_ray
 
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, local_ray():
-        graph = _graph(plan, checkpoint, f"sqlite:///{folder}/voices.db")
+        graph = start(plan, checkpoint, f"sqlite:///{folder}/voices.db")
         try:
             return await disturb(graph, plan, f"sqlite:///{folder}/voices.db")
         finally:
             graph.stop()
 
 
-def _graph(plan: Plan, checkpoint: Path, database: str) -> Graph:
-    slots = {"slots": plan.streams + 4}  # each half of a stage has room for all
+def start(plan: Plan, checkpoint: Path, database: str) -> Graph:
+    """On the Ray that is there. A stage that has lost a replica still has room for everybody."""
+    slots = {"slots": plan.streams + 4}
     stages = ["codec", "backbone", "reasoner", *(["decoder"] if plan.placement == "split" else [])]
     return Graph.start(
         f"chaos-{plan.seed}",
