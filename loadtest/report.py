@@ -98,6 +98,21 @@ def table(results: dict[str, Result]) -> str:
         said += f"after a cancel {message['p50']:.0f} / {message['p95']:.0f} ms (p50 / p95)"
         name = f"{result['plan']['sessions']} live conversations at once, tiny weights, with turn detection"
         rows.append((name, "-", said, _where(result)))
+    for result in _of(results, "quota"):
+        worst = max(told["most_at_once"] - told["quota"] for told in result["tenants"])
+        said = f"{max(0, worst)} beyond any quota; a killed replica's permits back after {result['lapse_s']:.0f} s"
+        name = f"{result['requests']:,} requests on {result['connections']} connections, {result['replicas']} ingresses"
+        rows.append((name, "-", said, _where(result)))
+    for result in _of(results, "chaos"):
+        runs = result["by_seed"]
+        blows = sum(count for run in runs for count in run["blows"].values())
+        turns, failed, resumed = (sum(run[name] for run in runs) for name in ("turns", "failed", "resumed"))
+        said = f"{failed} of {turns} turns lost, {resumed} gone on elsewhere, "
+        said += f"{sum(run['other_codes'] for run in runs)} with other codes"
+        name = (
+            f"{blows} replicas killed or stopped under {runs[0]['streams']} listeners, {runs[0]['reasoner']} Reasoner"
+        )
+        rows.append((name, "-", said, _where(result)))
     for result in _of(results, "parity"):  # {"benchmark": "parity", "rows": [["what", "figure"]], "machine": ...}
         rows += [(what, "-", figure, _where(result)) for what, figure in result["rows"]]
     return _markdown(("", "paper", "ours", "where and when"), rows)
@@ -185,6 +200,16 @@ def _section(result: Result) -> Iterator[str]:
         times = (_ms(result["first_audio_s"]), _ms(result["response_latency_s"]))
         stopped = f"{voice['p50']:.0f} / {voice['p95']:.0f}"
         yield _markdown(head8, [(str(result["plan"]["sessions"]), str(result["failed"]), *times, gaps, stopped)])
+    if result.get("benchmark") == "quota":
+        rows9 = [(str(t["quota"]), str(t["most_at_once"]), str(t["answers"])) for t in result["tenants"]]
+        yield _markdown(("streams of the tenant's quota", "most at once", "answers by status"), rows9)
+    if result.get("benchmark") == "chaos":
+        names = ("seed", "turns", "failed", "other_codes", "resumed", "underruns", "longest_pause_s")
+        rows10 = [
+            (*(str(run[name]) for name in names), ", ".join(f"{k} {n}" for k, n in run["blows"].items()))
+            for run in result["by_seed"]
+        ]
+        yield _markdown((*names, "blows"), rows10)
     if result.get("benchmark") == "stream":
         rows2 = [(name, _ms(values)) for name, values in result["stages_s"].items()]
         yield _markdown(("stage", "p50 / p95 ms"), [("first audio", _ms(result["first_audio_s"])), *rows2])
