@@ -127,6 +127,9 @@ class IngressSizes(Config):
     database_timeout_s: PositiveFloat = 5.0  # for a look-up or a change, waiting included
     max_upload_bytes: PositiveInt = 10 << 20  # of a recording, as OpenAI has it
     max_name_chars: PositiveInt = Field(256, le=256)  # of a voice or a consent
+    reference_voices: bool = (
+        True  # a clip in a request is answered in its voice; False: stored ones alone, with consent
+    )
     voice_cache: PositiveInt = 256  # encoded clips that came with requests; each is about 2 KB per 10 s
     voice_cache_idle_s: PositiveFloat = Field(45.0, le=50)  # without a use, then one is forgotten
     replies: PositiveInt = 4096  # transcripts kept for assistant messages that name an audio id, at most

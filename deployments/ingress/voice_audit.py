@@ -13,7 +13,7 @@ def told_audit(row: VoiceAudit) -> dict[str, Any]:
         "tenant": row.tenant,
         "key_id": row.key_id,
         "action": row.action,
-        "consent": row.consent_id,
+        "consent": row.consent_id or None,
         "voice": row.voice_id,
         "sha256": row.sha256,
     }

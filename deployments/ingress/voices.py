@@ -7,7 +7,7 @@ from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 
-from chroma_models.errors import InvalidAudio, InvalidVoice, TooLarge, TurnTimeout, UnknownVoice
+from chroma_models.errors import Forbidden, InvalidAudio, InvalidVoice, TooLarge, TurnTimeout, UnknownVoice
 from chroma_models.types import CODEBOOKS, SAMPLE_RATE_HZ, EncodedVoice
 from deployments.ingress.audio_in import decode_base64, voice_pcm
 from deployments.ingress.callers import Caller
@@ -40,7 +40,7 @@ class VoiceBook:
         or what encoding raises.
         """
         if isinstance(wanted, ReferenceVoice):
-            return await self._reference(wanted)
+            return await self._reference(wanted, caller)
         if wanted is None or wanted == BUILT_IN_NAME:
             return await self.built_in()
         try:
@@ -89,8 +89,12 @@ class VoiceBook:
             await self._store.set_codes(voice_id, codes, codec)
         return _voice(voice.transcript, codes)
 
-    async def _reference(self, wanted: ReferenceVoice) -> EncodedVoice:
+    async def _reference(self, wanted: ReferenceVoice, caller: Caller) -> EncodedVoice:
         limits = self.config.audio
+        if not self.config.reference_voices:
+            raise Forbidden(
+                "This server speaks only in voices whose owners' consent is recorded: POST /v1/audio/voices makes one."
+            )
         transcript = wanted.transcript.strip()
         if not transcript:
             raise InvalidVoice("The voice needs the transcript of its clip: send the words spoken in it.", PARAM)
@@ -109,8 +113,14 @@ class VoiceBook:
                 f"The voice's clip lasts {seconds:.1f} s; send at most {limits.max_voice_s:g} s, and the words in it.",
                 PARAM,
             )
-        codes = await self._clips.get(blake2b(pcm).digest(), partial(self._encode, pcm))
-        return _voice(transcript, codes)
+        key = blake2b(pcm, person=blake2b(caller.tenant.encode(), digest_size=16).digest()).digest()
+        return _voice(transcript, await self._clips.get(key, partial(self._encode_reference, pcm, caller)))
+
+    async def _encode_reference(self, pcm: bytes, caller: Caller) -> bytes:
+        """And written down: whose voice it is, nobody here knows."""
+        codes = await self._encode(pcm)
+        await self._store.reference_used(caller, pcm)
+        return codes
 
     def _decode(self, wanted: ReferenceVoice) -> bytes:
         return voice_pcm(decode_base64(wanted.reference.data), wanted.reference.format, self.config.audio)

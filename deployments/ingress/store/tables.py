@@ -49,7 +49,13 @@ class Voice(Base):
 
 
 Action = Literal[
-    "consent.recorded", "consent.renamed", "consent.deleted", "voice.made", "voice.first_used", "voice.deleted"
+    "consent.recorded",
+    "consent.renamed",
+    "consent.deleted",
+    "voice.made",
+    "voice.first_used",
+    "voice.deleted",
+    "reference.used",
 ]
 
 
@@ -64,6 +70,6 @@ class VoiceAudit(Base):
     tenant: Mapped[str] = mapped_column(String(TENANT_CHARS))
     key_id: Mapped[str] = mapped_column(String(ID_CHARS))  # whose key it was done with; empty: nobody wrote it down
     action: Mapped[Action] = mapped_column(String(32))
-    consent_id: Mapped[str] = mapped_column(String(ID_CHARS))
+    consent_id: Mapped[str] = mapped_column(String(ID_CHARS))  # empty: a clip came with a request, and no consent
     voice_id: Mapped[str | None] = mapped_column(String(ID_CHARS))
     sha256: Mapped[str | None] = mapped_column(String(64))  # of the recording or clip, as it is stored

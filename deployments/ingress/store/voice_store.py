@@ -132,6 +132,11 @@ class VoiceStore:
             if _count(done):
                 session.add(_audit(caller, "voice.first_used", voice.consent_id, voice.id))
 
+    async def reference_used(self, caller: Caller, pcm: bytes) -> None:
+        """A voice that came as a clip: float32 samples at 24 kHz, which are not kept. It has no consent here."""
+        async with self._database.session() as session:
+            session.add(_audit(caller, "reference.used", "", recording=pcm))
+
     async def delete_voice(self, caller: Caller, voice_id: str) -> None:
         """Raises UnknownVoice."""
         voice = await self.voice(caller.tenant, voice_id)

@@ -1,6 +1,7 @@
 """What is done with consents and voices is written down, on both databases, and stays written down."""
 
 import asyncio
+import base64
 import hashlib
 import json
 import subprocess
@@ -17,7 +18,7 @@ from deployments.ingress.store.address import database_url
 from deployments.ingress.store.schema import migrate
 from tests.deployments.ingress.conftest import Service, Start
 from tests.deployments.ingress.realtime.client import Client
-from tests.deployments.ingress.test_voices import consent, voice
+from tests.deployments.ingress.test_voices import CLIP, WORDS, consent, voice
 
 
 @pytest.fixture
@@ -152,3 +153,29 @@ def test_what_was_there_before_is_written_down_by_the_migration(empty: str) -> N
             ("consent.recorded", 7, "", cons, None),
             ("voice.made", 8, "", cons, made),
         ]
+
+
+async def test_a_voice_that_comes_with_a_request_is_written_down_once_while_it_is_used(start: Start) -> None:
+    service = await start(auth=True, key_secret="of the operator")
+    keys = [await service.key("acme"), await service.key("zoo")]
+    clip = {"reference": {"data": base64.b64encode(CLIP).decode(), "format": "wav"}, "transcript": WORDS}
+    body = {"model": "chroma", "messages": [{"role": "user", "content": "hello"}], "audio": {"voice": clip}}
+    for key in (*keys, *keys):
+        headers = {"authorization": f"Bearer {key}"}
+        assert (await service.http.post("/v1/chat/completions", json=body, headers=headers)).status_code == 200
+    rows = [await trail(service, key) for key in keys]
+    assert [[(row["action"], row["consent"], row["voice"]) for row in one] for one in rows] == [
+        [("reference.used", None, None)]
+    ] * 2
+    assert rows[0][0]["sha256"] == rows[1][0]["sha256"]
+
+
+async def test_a_server_may_want_a_consent_for_every_voice(start: Start) -> None:
+    service = await start(reference_voices=False)
+    clip = {"reference": {"data": base64.b64encode(CLIP).decode(), "format": "wav"}, "transcript": WORDS}
+    refused = await service.ask(audio={"voice": clip})
+    assert refused.status_code == 403
+    assert "POST /v1/audio/voices" in refused.json()["error"]["message"]
+    made = await voice(service.openai, (await consent(service.openai)).id)
+    for known in ("default", made.id):
+        assert (await service.ask(audio={"voice": known})).status_code == 200
