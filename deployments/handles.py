@@ -23,8 +23,8 @@ from chroma_models.types import Progress, Turn
 log = logging.getLogger("chroma.handles")
 T = TypeVar("T")
 
-HEDGE_S = 1.0  # far above any step; a Decoder that takes longer hangs, or is overrun
-HEDGES = 4
+HEDGE_S = 0.5  # far above any step; a Decoder that takes longer hangs, or is overrun
+HEDGES = 8
 
 LOST = (RayActorError, DeploymentUnavailableError, grpc.RpcError)
 
@@ -146,7 +146,7 @@ class RemoteDecoder:
             return await self._handle.complete.remote(batch)
 
     async def _hedged(self, batch: DecoderBatch) -> Any:
-        """Raises what the last one asked has raised, or StageUnavailable where nobody answers."""
+        """Raises what the last one asked has raised, or Lost where nobody answers."""
         asked = set[asyncio.Task[Any]]()
         try:
             for _ in range(HEDGES):
@@ -159,7 +159,7 @@ class RemoteDecoder:
                         raise failure
                 if done:
                     await asyncio.sleep(HEDGE_S / 10)  # a router soon knows who is dead
-            raise StageUnavailable("No Decoder answers.", 1.0)
+            raise Lost("No Decoder answers.", 1.0)  # this Backbone; another one may know another
         finally:
             for task in asked:
                 task.cancel()

@@ -22,11 +22,13 @@ from chroma_models.engine.static_step import make_step
 from chroma_models.engine.step import FrameStep
 from chroma_models.engine.step_times import StepTimes
 from chroma_models.engine.voice_cache import VoiceCache
-from chroma_models.errors import ChromaError, StageUnavailable
+from chroma_models.errors import ChromaError, Lost, StageUnavailable
 from chroma_models.interleave import Windows, spoken_steps
 from chroma_models.types import Finished, Frame, TextStep, Turn
 
 log = logging.getLogger(__name__)
+
+DECODER_STALLS = 2  # of stall_timeout_s: several Decoders may be asked for one step, one after another
 
 Mail = tuple[Slot, Frame | Finished | Exception]
 
@@ -275,12 +277,12 @@ class StepLoop:
             batch.codes.cancel()
             return
         try:
-            codes = batch.codes.result(self.config.stall_timeout_s)
+            codes = batch.codes.result(DECODER_STALLS * self.config.stall_timeout_s)
             mine = codes if len(alive) == len(batch.rows) else codes[alive]
             host = self.step.commit([batch.rows[i].slot.row for i in alive], mine)
         except TimeoutError:
             batch.codes.cancel()
-            late = StageUnavailable("The Decoder did not answer in time.", 1.0)
+            late = Lost("The Decoder did not answer in time.", 1.0)  # another Backbone may have another one
             self._fail([batch.rows[i] for i in alive], late, late.message)
             return
         except Exception as error:

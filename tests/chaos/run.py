@@ -21,6 +21,7 @@ from tests.deployments.graph import Graph
 
 BREATH_S = 3.0  # between two blows: a turn may outlive two, so fewer than three may fall into one
 PAUSE_S = 6.0  # of a stopped replica; more than stall_timeout_s
+OF_OTHERS = ("PostgreSQL", "plasma", "ray")  # in shared memory
 SLACK = 8  # descriptors and tasks that a replica may have more than before the run
 
 
@@ -147,7 +148,7 @@ async def _left(
     replicas = [process for stage in stages for process in await processes(graph, stage)]
     if len(set(replicas)) != len(replicas):
         faults.append("two replicas share a process")
-    if extra := {name for name in shared_memory() - memory if "plasma" not in name and "ray" not in name}:
+    if extra := {name for name in shared_memory() - memory if not name.startswith(OF_OTHERS)}:
         faults.append(f"shared memory is left: {sorted(extra)[:5]}")
     return faults
 
