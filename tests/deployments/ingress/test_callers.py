@@ -133,7 +133,8 @@ async def test_a_reply_of_one_tenant_is_unknown_to_another(start: Start) -> None
         body = {"model": "chroma", "messages": [{"role": "user", "content": "hi"}], "audio": {}, **changes}
         return await service.http.post("/v1/chat/completions", json=body, headers=bearer(key))
 
-    acme, second, zoo = await service.key(), await service.key(), await service.key("zoo")
+    acme, second = await service.key(retention_s=60), await service.key()
+    zoo = await service.key("zoo", retention_s=60)
     audio = (await asked(acme)).json()["choices"][0]["message"]["audio"]["id"]
     history = [
         {"role": "user", "content": "hi"},
