@@ -15,6 +15,7 @@ class Playback:
     audio_s: float = 0.0
     underrun_s: float = 0.0
     underruns: int = 0
+    longest_underrun_s: float = 0.0
     _played_until: float = 0.0  # when the audio so far will have been played
 
     def heard(self, pcm_bytes: int, now: float) -> None:
@@ -25,6 +26,7 @@ class Playback:
         if now > self._played_until:
             self.underruns += 1
             self.underrun_s += now - self._played_until
+            self.longest_underrun_s = max(self.longest_underrun_s, now - self._played_until)
             self._played_until = now
         self._played_until += seconds
         self.audio_s += seconds

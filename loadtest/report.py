@@ -204,7 +204,7 @@ def _section(result: Result) -> Iterator[str]:
         rows9 = [(str(t["quota"]), str(t["most_at_once"]), str(t["answers"])) for t in result["tenants"]]
         yield _markdown(("streams of the tenant's quota", "most at once", "answers by status"), rows9)
     if result.get("benchmark") == "chaos":
-        names = ("seed", "turns", "failed", "other_codes", "resumed", "underruns", "longest_pause_s")
+        names = ("seed", "turns", "failed", "other_codes", "resumed", "underruns", "most_silence_s")
         rows10 = [
             (*(str(run[name]) for name in names), ", ".join(f"{k} {n}" for k, n in run["blows"].items()))
             for run in result["by_seed"]

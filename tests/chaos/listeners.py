@@ -45,6 +45,7 @@ class Audience:
     losses: list[int] = field(default_factory=list)  # by turn
     underruns: int = 0
     longest_pause_s: float = 0.0
+    most_silence_s: float = 0.0  # of one turn, all its pauses together
     first_audio_s: list[float] = field(default_factory=list)
 
     def take(self, asked: Asked, heard: Listened, wanted: str) -> None:
@@ -54,7 +55,8 @@ class Audience:
             return
         self.losses.append(int(heard.server["losses"]))
         self.underruns += heard.playback.underruns
-        self.longest_pause_s = max(self.longest_pause_s, heard.playback.underrun_s)
+        self.longest_pause_s = max(self.longest_pause_s, heard.playback.longest_underrun_s)
+        self.most_silence_s = max(self.most_silence_s, heard.playback.underrun_s)
         if heard.playback.first_audio_s is not None:
             self.first_audio_s.append(heard.playback.first_audio_s)
         if heard.server["codes"] != wanted:

@@ -126,6 +126,7 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
         "most_losses": max(audience.losses, default=0),
         "underruns": audience.underruns,
         "longest_pause_s": round(audience.longest_pause_s, 2),
+        "most_silence_s": round(audience.most_silence_s, 2),
         "first_audio_s": spread(audience.first_audio_s, 3),
         "faults": faults,
     }
