@@ -5,12 +5,13 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application, Deployment
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import RequestRouterConfig
 
 from chroma_models.errors import InvalidRequest
 from deployments.backbone import Backbone
 from deployments.codec import Codec
 from deployments.decoder import Decoder
+from deployments.ingress import secret_settings
 from deployments.ingress.provenance.keys import draw
 from deployments.ingress.store.address import database_url, is_sqlite
 from deployments.ingress_stage import Ingress
@@ -38,6 +39,14 @@ def build(settings: Settings) -> Application:
     return stage(Ingress, scale.ingress, user_config=user_config).bind(models, codec)
 
 
+def chroma(args: Models) -> Application:
+    """The application of a Serve config: its args are `models`, its deployments' overrides say the rest.
+
+    Secrets are not among the args: each ingress replica finds them in its own environment.
+    """
+    return build(Settings.load().model_copy(update={"models": args}))
+
+
 def check_database(settings: Settings, nodes: int) -> None:
     """nodes: machines of the cluster. Raises InvalidRequest where replicas would have databases of their own."""
     ingress = settings.scale.ingress
@@ -51,16 +60,15 @@ def check_database(settings: Settings, nodes: int) -> None:
 
 def with_secrets(models: Models) -> Models:
     """Secrets nobody chose are drawn here, once: every replica of this deployment then has the same."""
-    drawn = {
-        name: secrets.token_hex() for name in ("affinity_key", "token_secret") if not getattr(models.ingress, name)
-    }
-    if not models.ingress.signing_key and models.ingress.signing_key_file is None:
+    chosen = {name for name in secret_settings.NAMES if getattr(models.ingress, name)} | set(secret_settings.told())
+    drawn = {name: secrets.token_hex() for name in ("affinity_key", "token_secret") if name not in chosen}
+    if "signing_key" not in chosen and models.ingress.signing_key_file is None:
         drawn["signing_key"] = draw()
     return models.model_copy(update={"ingress": models.ingress.model_copy(update=drawn)})
 
 
 def deployment_options(size: StageScale) -> dict[str, Any]:
-    """What scale says, in Serve's words."""
+    """What scale says, in the words of Serve's config. Groups are of Kubernetes: see render/serve_config.py."""
     options: dict[str, Any] = {
         "max_ongoing_requests": size.max_ongoing_requests,
         "max_queued_requests": size.max_ongoing_requests,  # per caller; more would wait for longer than anybody does
@@ -70,9 +78,11 @@ def deployment_options(size: StageScale) -> dict[str, Any]:
         "health_check_period_s": size.health_check_period_s,
         "health_check_timeout_s": size.health_check_timeout_s,
     }
+    if size.max_replicas_per_node is not None:
+        options["max_replicas_per_node"] = size.max_replicas_per_node
     if size.autoscaling is None:
         return {**options, "num_replicas": size.replicas}
-    return {**options, "autoscaling_config": AutoscalingConfig(**size.autoscaling.model_dump())}
+    return {**options, "autoscaling_config": size.autoscaling.model_dump()}
 
 
 def fit_to_gpu(settings: Settings) -> Settings:

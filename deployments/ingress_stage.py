@@ -18,6 +18,7 @@ from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.doors import Doors
 from deployments.ingress.garbage import settle
+from deployments.ingress.secret_settings import filled
 from deployments.logs import configure, report
 from deployments.settings import Models
 from deployments.tenant_metrics import TenantMetrics
@@ -34,7 +35,7 @@ class Ingress:
         say = report("ingress")
         architecture = Architecture.read(resolve(models.checkpoint, say))
         self._speaker = RemoteCodec(codec)
-        self._sizes = models.ingress
+        self._sizes = filled(models.ingress)
         self._context_tokens = models.reasoner.max_model_len
         config = self._config(TurnLimits())
         self._app = IngressApp(self._speaker, config, default_sampling(architecture))

@@ -1,7 +1,8 @@
 """One frozen tree of what an operator chooses; a file or environment away from its defaults.
 
 `models` becomes the arguments of the app (a change is a redeploy), `scale` the deployments' overrides, `serving` their
-user_config (applied by reconfigure, without a restart). What the checkpoint dictates is read from the checkpoint.
+user_config (applied by reconfigure, without a restart), `kubernetes` the pods of a manifest. What the checkpoint
+dictates is read from the checkpoint.
 """
 
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from chroma_models.config import (
@@ -23,6 +24,7 @@ from chroma_models.config import (
 )
 from chroma_models.errors import InvalidRequest
 from deployments.ingress.config import IngressSizes
+from deployments.pods import Kubernetes
 
 PREFIX = "CHROMA_"  # of variables of the environment
 
@@ -63,6 +65,8 @@ class StageScale(Config):
     graceful_shutdown_timeout_s: NonNegativeFloat = 75.0  # a turn of the longest reply ends in peace
     health_check_period_s: PositiveFloat = 5.0
     health_check_timeout_s: PositiveFloat = 30.0
+    group: str | None = None  # whose pods may host it, of kubernetes.groups; None: anything does
+    max_replicas_per_node: PositiveInt | None = Field(None, le=100)  # 1: a lost node takes one replica along
 
 
 class Scale(Config):
@@ -87,6 +91,7 @@ class Settings(BaseSettings):
     models: Models = Models()
     scale: Scale = Scale()
     serving: Serving = Serving()
+    kubernetes: Kubernetes = Kubernetes()
 
     @classmethod
     def settings_customise_sources(

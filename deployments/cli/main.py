@@ -20,6 +20,8 @@ SettingsFile = Annotated[Path | None, typer.Option("--settings", help="A YAML fi
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
 app.add_typer(voices, name="voices")
+render = typer.Typer(no_args_is_help=True, help="Print manifests from the settings.")
+app.add_typer(render, name="render")
 
 
 @app.command()
@@ -75,6 +77,25 @@ def make_checkpoint(
     from chroma_models.checkpoint.random import make_checkpoint as run
 
     run(folder, size, seed, typer.echo)
+
+
+@app.command()
+def fetch(checkpoint: Annotated[str, typer.Argument(help="A Hugging Face id, or a folder that is there.")]) -> None:
+    """Download a checkpoint into the hub's cache (HF_HOME), and say where it is."""
+    from deployments.cli.fetch import fetch as run
+
+    run(checkpoint)
+
+
+@render.command("k8s")
+def render_k8s(
+    settings: Annotated[Path, typer.Option(help="A YAML file; see README, Settings.")],
+    out: Annotated[Path | None, typer.Option(help="A folder; by default the settings file's own.")] = None,
+) -> None:
+    """Write the RayService, its Jobs and its disruption budget; refuse what pods could not run."""
+    from deployments.cli.render import render_k8s as run
+
+    run(settings, out if out is not None else settings.parent)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Manifests for Kubernetes, printed from the settings: `chroma render k8s`."""
