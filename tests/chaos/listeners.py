@@ -40,6 +40,7 @@ class Audience:
     """What all of them heard."""
 
     turns: int = 0
+    running: dict[int, float] = field(default_factory=dict)  # by listener: since when a turn of theirs runs
     errors: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
     losses: list[int] = field(default_factory=list)  # by turn
@@ -47,6 +48,11 @@ class Audience:
     longest_pause_s: float = 0.0
     most_silence_s: float = 0.0  # of one turn, all its pauses together
     first_audio_s: list[float] = field(default_factory=list)
+
+    async def ended_that_began_before(self, moment: float) -> None:
+        """Returns when every turn that began before then has ended."""
+        while any(began < moment for began in self.running.values()):
+            await asyncio.sleep(0.05)
 
     def take(self, asked: Asked, heard: Listened, wanted: str) -> None:
         self.turns += 1
@@ -94,11 +100,13 @@ async def listen(
     http: httpx.AsyncClient, graph: Graph, number: int, known: dict[Asked, str], audience: Audience, over: asyncio.Event
 ) -> None:
     """One of them, asking until it is over; the turn under way is heard out."""
-    mine = list(known.items())
+    mine, turn = list(known.items()), number
     while not over.is_set():
-        asked, wanted = mine[number % len(mine)]
-        number += 1
+        asked, wanted = mine[turn % len(mine)]
+        turn += 1
+        audience.running[number] = time.monotonic()
         heard = await hear(http, graph, asked)
+        del audience.running[number]
         audience.take(asked, heard, wanted)
         pause_s = heard.playback.silent_from - time.monotonic() if heard.error is None else 1.0
         await asyncio.sleep(max(0.0, pause_s))  # it is heard out, at the pace of speech

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.deployments.graph import Graph, on_ray
 
@@ -59,4 +60,12 @@ def descriptors(process: int) -> int:
 
 
 def shared_memory() -> set[str]:
-    return set(os.listdir("/dev/shm"))
+    """Names that no living process holds."""
+    held = set[str]()
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            lines = Path(f"/proc/{process}/maps").read_text().splitlines()
+        except OSError:
+            continue  # gone meanwhile
+        held |= {line.split("/dev/shm/")[1] for line in lines if "/dev/shm/" in line}
+    return set(os.listdir("/dev/shm")) - held

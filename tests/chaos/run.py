@@ -19,7 +19,7 @@ from tests.chaos.listeners import Audience, listen, oracle, questions
 from tests.chaos.replicas import descriptors, kill, processes, shared_memory, stopped, whole
 from tests.deployments.graph import Graph
 
-BREATH_S = 3.0  # between two blows: a turn may outlive two, so fewer than three may fall into one
+BREATH_S = 3.0  # between two blows at least
 PAUSE_S = 6.0  # of a stopped replica; more than stall_timeout_s
 OF_OTHERS = ("PostgreSQL", "plasma", "ray")  # in shared memory
 SLACK = 8  # descriptors and tasks that a replica may have more than before the run
@@ -81,7 +81,7 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
     rng, audience, over = random.Random(plan.seed), Audience(), asyncio.Event()
     before_memory = shared_memory()
     ingress = await whole(graph, "Ingress", 1)
-    blows: dict[str, int] = {}
+    blows, times = dict[str, int](), [0.0, 0.0]
     began = time.monotonic()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=120.0, limits=limits, trust_env=False) as http:
@@ -93,11 +93,13 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
         ]
         await asyncio.sleep(plan.reply_s)
         for stage, blow in plan.blows(stages):
+            await audience.ended_that_began_before(times[-2])  # a turn outlives two blows; no third one falls into it
             victim = rng.choice(await whole(graph, stage, plan.replicas))
             print(
                 f"  {time.monotonic() - began:6.1f} s: {blow} of a {stage}, {audience.turns} turns so far", flush=True
             )
             blows[f"{stage} {blow}"] = blows.get(f"{stage} {blow}", 0) + 1
+            times.append(time.monotonic())
             if blow == "kill":
                 kill(victim)
             else:
