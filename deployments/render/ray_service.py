@@ -165,7 +165,8 @@ Dumper.add_representer(
 
 
 def dump(manifest: Manifest) -> str:
-    return yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120)
+    text: str = yaml.dump(manifest, Dumper=Dumper, sort_keys=False, width=120)
+    return text
 
 
 def _text(config: Manifest) -> _Block:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from sqlalchemy import event
@@ -28,6 +28,9 @@ class Database:
         self._url, self._timeout_s = url, timeout_s
         self._engine: AsyncEngine | None = None
         self._sessions: async_sessionmaker[AsyncSession] | None = None
+        self._running = 0  # sessions
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def open(self) -> None:
         """Raises UnusableDatabase, or InvalidRequest for a URL that is none. Does nothing the second time."""
@@ -53,9 +56,15 @@ class Database:
         return self._engine is not None and self._engine.dialect.name == "sqlite"
 
     async def close(self) -> None:
+        """From now on nothing is begun; what runs is waited for, within timeout_s: a connection that is taken away in
+        the middle of a transaction never answers."""
+        self._sessions = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._idle.wait()
         if self._engine is not None:
             await self._engine.dispose()
-        self._engine = self._sessions = None
+        self._engine = None
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -66,6 +75,8 @@ class Database:
         lost = StageUnavailable("The database does not answer; please try again.", 1.0)
         if self._sessions is None:
             raise lost
+        self._running += 1
+        self._idle.clear()
         try:
             async with asyncio.timeout(self._timeout_s) as limit, self._sessions.begin() as session:
                 yield session
@@ -79,6 +90,10 @@ class Database:
                 raise
             log.error("the database took longer than %g s", self._timeout_s)
             raise lost from error
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
 
 
 def _on_connect(connection: Any, _: object) -> None:
