@@ -1,19 +1,23 @@
 """Everything the ingress says over HTTP."""
 
+from collections.abc import Iterator
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, Router, WebSocketRoute
+from starlette.routing import Match, Route, Router, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from chroma_models.errors import UnknownModel
 from chroma_models.types import Sampling
 from deployments.ingress.admin_routes import ADMIN, AdminRoutes, Operators
+from deployments.ingress.callers import needs_key, scope_of
 from deployments.ingress.chat import ChatCompletions
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.edge import Edge
 from deployments.ingress.errors import MethodNotAllowed, UnknownRoute
 from deployments.ingress.log_context import TENANT
+from deployments.ingress.openapi import document
 from deployments.ingress.provenance.statement import KEYS_PATH
 from deployments.ingress.realtime.client_secrets import ClientSecrets
 from deployments.ingress.realtime.endpoint import Realtime
@@ -39,9 +43,10 @@ class IngressApp:
             Route("/v1/models", self._models),
             Route("/v1/models/{model:path}", self._one_model),
             *VoiceRoutes(self.services).routes,
-            Route("/v1/usage", UsageRoute(self.services)),
+            Route("/v1/usage", UsageRoute(self.services), methods=["GET"]),
             *AdminRoutes(self.services).routes,
             Route(KEYS_PATH, self.services.provenance.keys),
+            document.route(),
             Route("/healthz", self._alive),
             Route("/readyz", self._ready),
             Route("/-/healthz", self._serving),
@@ -65,21 +70,26 @@ class IngressApp:
         Endpoints find it as scope["caller"].
         """
         scope = {**scope, "app": self}
-        if scope["type"] == "http" and scope["path"].startswith("/v1/") and scope["path"] != KEYS_PATH:
-            if scope["path"].startswith(ADMIN):
-                self._operators.check(scope)
-            else:
-                scope["caller"] = caller = await self.services.callers.of_scope(scope)
-                TENANT.set(caller.tenant)
-                caller.check(scope_of(scope["path"]))
+        if scope["type"] == "http" and scope["path"].startswith(ADMIN):
+            self._operators.check(scope)
+        elif scope["type"] == "http" and needs_key(scope["path"]):
+            scope["caller"] = caller = await self.services.callers.of_scope(scope)
+            TENANT.set(caller.tenant)
+            caller.check(scope_of(scope["path"]))
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:
             asked = f"{scope.get('method', scope['type'])} {scope['path'][:200]}"
             if error.status_code == 405:
-                allowed = (error.headers or {}).get("Allow", "")
+                allowed = ", ".join(sorted(self._methods(scope)))
                 raise MethodNotAllowed(f"{asked} is not allowed; use {allowed}.", allowed) from None
             raise UnknownRoute(f"There is nothing at {asked}.") from None
+
+    def _methods(self, scope: Scope) -> Iterator[str]:
+        """Of every route with this path; the router tells those of the first alone."""
+        for route in self._router.routes:
+            if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+                yield from route.methods or ()
 
     async def open(self) -> None:
         """Before the first request. Raises UnusableDatabase, InvalidRequest."""
@@ -107,10 +117,3 @@ class IngressApp:
     async def _serving(self, request: Request) -> Response:
         """Asked by load balancers and by KubeRay, which looks for the word `success`."""
         return PlainTextResponse("draining", 503) if self.health.draining else PlainTextResponse("success")
-
-
-def scope_of(path: str) -> str:
-    """What a key must be good for, to call what lies there."""
-    if path.startswith("/v1/audio/voice"):
-        return "voices"
-    return "usage" if path.startswith("/v1/usage") else "speech"

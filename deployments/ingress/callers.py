@@ -16,6 +16,7 @@ from starlette.types import Scope
 from chroma_models.errors import Forbidden, TooLarge, Unauthenticated
 from deployments.ingress.api_key import KeyHash, ParsedKey, parse_key
 from deployments.ingress.config import IngressConfig
+from deployments.ingress.provenance.statement import KEYS_PATH
 from deployments.ingress.store.tenant_store import SCOPES, TenantStore
 from deployments.ingress.store.tenant_tables import ApiKey, Tenant
 
@@ -168,6 +169,18 @@ class Callers:
         if not tenant.enabled:
             raise Forbidden(f"The tenant '{tenant.id}' is disabled; ask the operator.")
         return Caller(tenant.id, key.id, None, frozenset(key.scopes.split()), share_of(tenant))
+
+
+def needs_key(path: str) -> bool:
+    """Whether what lies there, or would, is for tenants. Public keys are for everybody."""
+    return path.startswith("/v1/") and path != KEYS_PATH
+
+
+def scope_of(path: str) -> str:
+    """What a key must be good for, to call what lies there."""
+    if path.startswith("/v1/audio/voice"):
+        return "voices"
+    return "usage" if path.startswith("/v1/usage") else "speech"
 
 
 def bearer(sent: str) -> str | None:

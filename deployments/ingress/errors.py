@@ -105,7 +105,11 @@ WIRE: dict[type[BaseException], Wire] = {
 
 def wire_of(error: BaseException) -> Wire:
     """The row of an error's nearest class; an error that gained classes on its way keeps its row."""
-    return next(WIRE[kind] for kind in type(error).__mro__ if kind in WIRE)
+    return wire_of_kind(type(error))
+
+
+def wire_of_kind(kind: type[BaseException]) -> Wire:
+    return next(WIRE[near] for near in kind.__mro__ if near in WIRE)
 
 
 def is_fault(error: BaseException) -> bool:

@@ -131,7 +131,7 @@ class StreamOptions(Shape):
     include_obfuscation: bool = False  # read past
 
 
-class Extension(Shape):
+class ChatExtension(Shape):
     """Our extension `chroma`: what OpenAI's shape has no field for."""
 
     max_reply_s: float | None = Field(default=None, ge=FRAME_S, allow_inf_nan=False)
@@ -153,7 +153,7 @@ class ChatRequest(Shape):
     max_tokens: int | None = Field(default=None, ge=1)  # the same, by its old name
     user: str | None = None  # names the session, as prompt_cache_key does
     prompt_cache_key: str | None = None
-    chroma: Extension = Extension()
+    chroma: ChatExtension = ChatExtension()
 
     @model_validator(mode="after")
     def _streams_are_pcm16(self) -> Self:

@@ -74,7 +74,7 @@ class RetentionShape(Lenient):
     retention_ratio: float = Field(ge=0, le=1)
 
 
-class Extension(BaseModel):
+class SessionExtension(BaseModel):
     """Our extension `chroma`, as chat completions has it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,7 +95,7 @@ class Wanted(Lenient):
     audio: AudioShape = AudioShape()
     max_output_tokens: int | Literal["inf"] | None = None
     truncation: Literal["auto", "disabled"] | RetentionShape | None = None
-    chroma: Extension = Extension()
+    chroma: SessionExtension = SessionExtension()
 
 
 @dataclass(frozen=True)

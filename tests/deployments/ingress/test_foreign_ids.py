@@ -21,7 +21,7 @@ from tests.deployments.ingress.scripted import file_of, tone
 
 CLIP = file_of(tone(4 * 24_000, 24_000), 24_000)
 ADMIN = "/v1/admin/"  # the operator's own, who may see every tenant: one key opens all of it or nothing
-PUBLIC = {"/", "/healthz", "/readyz", "/-/healthz", "/v1/provenance/keys"}  # the same for everybody
+PUBLIC = {"/", "/openapi.json", "/healthz", "/readyz", "/-/healthz", "/v1/provenance/keys"}  # the same for everybody
 PER_ANSWER = {"x-request-id", "openai-processing-ms", "date"}
 OWN_SHARE = "x-ratelimit-"  # what is left of the caller's own share changes from call to call
 Json = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What the HTTP routes take and answer, as an OpenAPI document."""
