@@ -79,7 +79,10 @@ def load_decoder(checkpoint: Checkpoint, config: TorchConfig, decoder: DecoderCo
 
 
 def fingerprint(checkpoint: Checkpoint, config: TorchConfig, decoder: DecoderConfig) -> str:
-    """Names what a turn's codes depend on: weights, dtype, position mode. Resume only onto an equal one."""
+    """Names what a turn's codes depend on: weights, dtype, position mode. Resume only onto an equal one.
+
+    The Reasoner's, of weights and dtype, and the Codec's, of the weights, are beginnings of it.
+    """
     return f"{checkpoint.digest}-{str(dtype_of(config)).removeprefix('torch.')}-{decoder.positions}"
 
 

@@ -165,7 +165,9 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Enough to continue a turn anywhere with an equal fingerprint (weights, dtype, position mode, codec).
+    """Enough to continue a turn anywhere with an equal fingerprint: checkpoint, dtype, position mode of the Backbone.
+
+    Reasoner and Codec go on where what they depend on is equal: checkpoint and dtype, and the checkpoint.
 
     All frames from 0 on; of those older than half the Backbone's positions the text steps may have lost their rows.
     """

@@ -34,7 +34,7 @@ class Codec:
         await engine.start()
         await answering(backbone, "Backbone")
         report("codec")("ready")
-        self._stage = CodecStage(engine, RemoteBackbone(backbone))
+        self._stage = CodecStage(engine, RemoteBackbone(backbone), checkpoint.digest)
         self._metrics = StageMetrics(
             "codec",
             lambda: engine.slots_held,

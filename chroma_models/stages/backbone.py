@@ -13,7 +13,7 @@ from chroma_models.engine.outbox import Outbox
 from chroma_models.errors import ChromaError, StageUnavailable, TurnTimeout
 from chroma_models.interleave import spoken_steps
 from chroma_models.stages.streams import ItemPacer
-from chroma_models.stages.survival import Losses, surviving
+from chroma_models.stages.survival import Losses, check_goes_on, surviving
 from chroma_models.types import Admitted, Finished, Frame, Progress, TextStep, Turn, Usage
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class BackboneStage:
         spoken = spoken_steps(done)
         config = self.engine.config
         async with self.engine.slot(turn, self._tokenize(turn.voice.transcript), done) as outbox:
-            text = _Text(self._reasoner, self.engine, turn, outbox)
+            text = _Text(self._reasoner, self.engine, turn, outbox, self.fingerprint)
             async with aclosing(text):
                 if not any(step.token == self.engine.backbone.architecture.im_end for step in spoken):
                     await text.open([step.token for step in spoken])
@@ -86,16 +86,15 @@ class BackboneStage:
     def _resumable(self, progress: Progress | None) -> tuple[Frame, ...]:
         if progress is None or not progress.frames:
             return ()
-        if progress.fingerprint != self.fingerprint:
-            raise StageUnavailable("This replica runs other weights or another dtype than the one the turn began on.")
+        check_goes_on(progress.fingerprint, self.fingerprint, "Backbone")
         return progress.frames
 
 
 class _Text:
     """The Reasoner's stream of one turn, pumped into the engine by a task of its own."""
 
-    def __init__(self, reasoner: Reasoner, engine: BackboneEngine, turn: Turn, outbox: Outbox) -> None:
-        self._reasoner, self._engine, self._turn, self._outbox = reasoner, engine, turn, outbox
+    def __init__(self, reasoner: Reasoner, engine: BackboneEngine, turn: Turn, outbox: Outbox, mark: str) -> None:
+        self._reasoner, self._engine, self._turn, self._outbox, self._mark = reasoner, engine, turn, outbox, mark
         self._task: asyncio.Task[None] | None = None
         self._admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._end: Finished | None = None
@@ -141,6 +140,8 @@ class _Text:
         async with aclosing(surviving(steps, losses, "Reasoner", config.stall_timeout_s, patience_s)) as items:
             async for item in items:
                 if isinstance(item, Admitted):
+                    if tokens:
+                        check_goes_on(self._mark, item.fingerprint, "Reasoner")
                     self._prompt_tokens = item.prompt_tokens
                     self._admit()
                 elif isinstance(item, Finished):

@@ -13,7 +13,7 @@ from chroma_models.engine.slots import Slot
 from chroma_models.errors import Overloaded
 from chroma_models.stages.backbone import FrameItem
 from chroma_models.stages.streams import Lead
-from chroma_models.stages.survival import FrameLog, Losses, surviving
+from chroma_models.stages.survival import FrameLog, Losses, check_goes_on, surviving
 from chroma_models.types import CODEBOOKS, Admitted, AudioChunk, Finished, Frame, Progress, Turn
 
 SpeechItem = Admitted | AudioChunk | Finished
@@ -58,13 +58,16 @@ class _Speech:
 class CodecStage:
     """One speak() call holds one codec slot and one Backbone stream, for exactly as long as it runs."""
 
-    def __init__(self, engine: CodecEngine, backbone: BackboneSource) -> None:
+    def __init__(self, engine: CodecEngine, backbone: BackboneSource, fingerprint: str) -> None:
         self.engine = engine
+        self.fingerprint = fingerprint  # of the checkpoint alone: it is float32 everywhere
         self._backbone = backbone
         self.resumed = 0  # Backbone streams that were opened again
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
         """Speech of a turn, from where progress ends. Closing it frees the slot and everything upstream."""
+        if progress is not None and progress.frames:
+            check_goes_on(progress.fingerprint, self.fingerprint, "Codec")
         async with self.engine.slot(turn.id, turn.share) as slot:
             if progress is not None and progress.frames:
                 await self.engine.rebuild(slot, codes_array(progress.frames))
@@ -102,7 +105,8 @@ class CodecStage:
         async with aclosing(stream) as items:
             async for item in items:
                 if isinstance(item, Admitted):
-                    mark = mark or item.fingerprint
+                    if not frames:  # what has brought nothing yet may begin anew on whatever weights
+                        mark = item.fingerprint
                     yield replace(item, losses=losses.count)
                 else:
                     yield list(frames.add(item)) if isinstance(item, list) else item

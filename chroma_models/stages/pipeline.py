@@ -54,7 +54,7 @@ class Pipeline:
             await warm_up(spine)
             mark = fingerprint(checkpoint, torch, decoder)
             stage = BackboneStage(spine, thinker, prompts.voice_prompt, mark)
-            yield cls(checkpoint, thinker, stage, CodecStage(mimi, stage))
+            yield cls(checkpoint, thinker, stage, CodecStage(mimi, stage, checkpoint.digest))
         finally:
             await mimi.stop()
             await spine.stop()

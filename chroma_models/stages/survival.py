@@ -22,6 +22,16 @@ PAUSE_S = 0.1  # before the second try; a router soon knows who is dead
 WINDOW_FRAMES = 1024  # half of 2,048 positions: older text steps need no rows to be continued from
 
 
+def check_goes_on(turn_mark: str, own_mark: str, stage: str) -> None:
+    """Raises StageUnavailable where a turn under way would go on with other weights, or another dtype.
+
+    turn_mark  the fingerprint of the Backbone that the turn began on
+    own_mark   of the stage that is to go on: a beginning of it, as much of it as the stage depends on
+    """
+    if not f"{turn_mark}-".startswith(f"{own_mark}-"):
+        raise StageUnavailable(f"The {stage} runs other weights or another dtype than the turn began on.", 1.0)
+
+
 class Losses:
     """How many replicas a turn has lost so far. What a stage behind has seen arrives with its Admitted."""
 

@@ -104,9 +104,11 @@ class _Reader:
 
     def _put(self, item: Item) -> None:
         if isinstance(item, Admitted):
-            if self._fingerprint is not None:
+            again = self._fingerprint is not None
+            if not self._frames:  # what has brought nothing yet may begin anew on whatever weights
+                self._fingerprint = item.fingerprint
+            if again:
                 return
-            self._fingerprint = item.fingerprint
         elif isinstance(item, AudioChunk):
             frames = tuple(self._frames.add(item.frames))
             if len(frames) < len(item.frames):

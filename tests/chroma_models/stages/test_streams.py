@@ -41,7 +41,7 @@ class Backbones:
 
 async def heard(busy: Sequence[bool]) -> list[Any]:
     backbones = Backbones(busy)
-    stage = CodecStage(SimpleNamespace(config=CodecConfig()), backbones)  # type: ignore[arg-type]
+    stage = CodecStage(SimpleNamespace(config=CodecConfig()), backbones, "x")  # type: ignore[arg-type]
     try:
         async with aclosing(stage._frames(TURN, None)) as items:
             return [item async for item in items]
@@ -81,7 +81,7 @@ def text(items: Sequence[Any], stub: Stub) -> _Text:
                     raise item
                 yield item
 
-    return _Text(Reasoner(), stub, TURN, stub)  # type: ignore[arg-type]
+    return _Text(Reasoner(), stub, TURN, stub, "x")  # type: ignore[arg-type]
 
 
 STEP = TextStep(0, 1, b"", "")

@@ -114,7 +114,7 @@ def mortal(pipeline: Pipeline, reasoner: list[int], backbone: list[int]) -> tupl
     whole = pipeline.backbone
     stage = BackboneStage(whole.engine, texts, whole._tokenize, whole.fingerprint)
     frames = Mortal(stage, list(backbone))
-    return CodecStage(pipeline.codec.engine, frames), texts, frames
+    return CodecStage(pipeline.codec.engine, frames, pipeline.codec.fingerprint), texts, frames
 
 
 LOSSES = [
@@ -182,13 +182,56 @@ async def test_a_lost_reasoner_is_asked_for_again_by_another_way(pipeline: Pipel
     assert first == "a" != second
 
 
+@dataclass
+class Marked:
+    """A stage whose streams come from replicas of these fingerprints, one after another, then from its own."""
+
+    stage: Any
+    marks: list[str]
+    asked: list[str | None] = field(default_factory=list)
+
+    def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[Any, None]:
+        return self._marked(self.stage.steps(turn, after))
+
+    def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[Any, None]:
+        self.asked.append(progress.fingerprint if progress else None)
+        own = progress and replace(progress, fingerprint=self.stage.stage.fingerprint)
+        return self._marked(self.stage.frames(turn, own))
+
+    async def _marked(self, stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        mark = self.marks.pop(0) if self.marks else None
+        async with aclosing(stream) as items:
+            async for item in items:
+                yield replace(item, fingerprint=mark) if mark and isinstance(item, Admitted) else item
+
+
 async def test_other_weights_do_not_go_on_with_a_turn(pipeline: Pipeline) -> None:
     class Other(Mortal):
         def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[Any, None]:
             return super().frames(turn, progress and replace(progress, fingerprint="other weights"))
 
-    with pytest.raises(StageUnavailable, match="other weights or another dtype"):
-        await said(CodecStage(pipeline.codec.engine, Other(pipeline.backbone, [3])), turn(0.0, 1))
+    whole = pipeline.backbone
+    codec = CodecStage(pipeline.codec.engine, Other(whole, [3]), pipeline.codec.fingerprint)
+    with pytest.raises(StageUnavailable, match="The Backbone runs other weights or another dtype"):
+        await said(codec, turn(0.0, 1))
+
+    texts = Marked(Mortal(pipeline.reasoner, [3]), [pipeline.reasoner.fingerprint, f"{whole.fingerprint}0"])
+    backbone = BackboneStage(whole.engine, texts, whole._tokenize, whole.fingerprint)
+    with pytest.raises(StageUnavailable, match="The Reasoner runs other weights or another dtype"):
+        await said(CodecStage(pipeline.codec.engine, backbone, pipeline.codec.fingerprint), turn(0.0, 1))
+
+    progress = Progress((Frame(0, bytes(16), None),), "0" + whole.fingerprint)
+    with pytest.raises(StageUnavailable, match="The Codec runs other weights"):
+        await anext(pipeline.codec.speak(turn(0.0, 1), progress))
+    assert pipeline.reasoner.requests_running == 0
+    assert whole.engine.slots_held == pipeline.codec.engine.slots_held == 0
+
+
+async def test_a_turn_that_has_brought_nothing_yet_begins_on_whatever_weights(pipeline: Pipeline) -> None:
+    """Its frames are those of the replica that made them, not of the one that admitted it first."""
+    frames = Marked(Mortal(pipeline.backbone, [1, 4]), ["old", "new", "new"])
+    await said(CodecStage(pipeline.codec.engine, frames, pipeline.codec.fingerprint), turn(0.0, 1))
+    assert frames.asked == [None, None, "new"]
 
 
 async def test_a_stream_that_hangs_is_a_lost_one_and_the_listener_hears_that_it_is_alive() -> None:
