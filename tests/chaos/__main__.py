@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=20, help="listeners, each asking again as soon as it has heard")
     parser.add_argument("--kills", type=int, default=3, help="of each stage")
     parser.add_argument("--pauses", type=int, default=1, help="of each stage, by SIGSTOP")
+    parser.add_argument("--controllers", type=int, default=1, help="kills of Serve's controller")
     parser.add_argument("--replicas", type=int, default=2, help="of each stage; the last one is never killed")
     parser.add_argument("--reply-s", type=float, default=5.0)
     parser.add_argument("--reasoner", choices=["torch", "vllm"], default="torch")
@@ -41,6 +42,7 @@ def main() -> int:
             options.reply_s,
             options.reasoner,
             options.placement,
+            options.controllers,
         )
         results.append(asyncio.run(run(plan, random_checkpoint(options.checkpoint))))
     show(results)

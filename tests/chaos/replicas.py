@@ -55,8 +55,12 @@ def stopped(process: int) -> Iterator[None]:
             print("  what hung was replaced before it went on", flush=True)
 
 
-def descriptors(process: int) -> int:
-    return len(os.listdir(f"/proc/{process}/fd"))
+async def controller() -> int:
+    """The process of Serve's controller, which Ray starts again."""
+    import ray
+    from ray.serve.context import _get_global_client
+
+    return int(await asyncio.to_thread(ray.get, _get_global_client()._controller.get_pid.remote()))
 
 
 def shared_memory() -> set[str]:

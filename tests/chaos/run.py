@@ -1,7 +1,6 @@
 """One run: a cluster, an audience, a schedule of blows, and what is left afterwards."""
 
 import asyncio
-import os
 import random
 import tempfile
 import time
@@ -10,19 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import select
 
-from deployments.ingress.store.database import Database
-from deployments.ingress.store.tenant_tables import UsageRow
+from loadtest.quota_bench import tenants_of
 from loadtest.spread import spread
+from tests.chaos.left import Before, left, unwritten
 from tests.chaos.listeners import Audience, listen, oracle, questions
-from tests.chaos.replicas import descriptors, kill, processes, shared_memory, stopped, whole
+from tests.chaos.replicas import controller, kill, stopped, whole
 from tests.deployments.graph import Graph
 
 BREATH_S = 3.0  # between two blows at least
 PAUSE_S = 6.0  # of a stopped replica; more than stall_timeout_s
-OF_OTHERS = ("PostgreSQL", "plasma", "ray")  # in shared memory
-SLACK = 8  # descriptors and tasks that a replica may have more than before the run
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,13 @@ class Plan:
     reply_s: float
     reasoner: str
     placement: str
+    controllers: int = 0  # kills of Serve's controller
 
     def blows(self, stages: list[str]) -> list[tuple[str, str]]:
         """Every stage equally often, in an order of the seed's."""
         blows = [(stage, "kill") for stage in stages for _ in range(self.kills)]
         blows += [(stage, "pause") for stage in stages for _ in range(self.pauses)]
+        blows += [("Controller", "kill")] * self.controllers
         random.Random(self.seed).shuffle(blows)
         return blows
 
@@ -68,7 +66,10 @@ def start(plan: Plan, checkpoint: Path, database: str) -> Graph:
             "reasoner": {"engine": plan.reasoner, "max_model_len": 2048, **slots},
             "backbone": slots,
             "codec": slots,
-            "ingress": {"database_url": database},
+            "ingress": {
+                "database_url": database,
+                "auth": True,
+            },
         },
         scale={stage: {"replicas": plan.replicas, "max_ongoing_requests": 4 * plan.streams + 64} for stage in stages},
         serving={"limits": {"max_load": 100.0, "admit_timeout_s": 5.0, "first_audio_timeout_s": 30.0}},
@@ -79,22 +80,23 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
     """The run itself, on a graph that is there; what went wrong is told as faults."""
     stages = [stage for stage in graph.stages if stage != "Ingress"]
     rng, audience, over = random.Random(plan.seed), Audience(), asyncio.Event()
-    before_memory = shared_memory()
-    ingress = await whole(graph, "Ingress", 1)
+    (tenant,) = await asyncio.to_thread(tenants_of, database, [2 * plan.streams + 8])
     blows, times = dict[str, int](), [0.0, 0.0]
     began = time.monotonic()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=120.0, limits=limits, trust_env=False) as http:
+    words = {"authorization": f"Bearer {tenant.key}"}
+    async with httpx.AsyncClient(timeout=120.0, limits=limits, trust_env=False, headers=words) as http:
         known = await oracle(http, graph, questions(plan.reply_s))
-        quiet = await graph.idle()
-        held = {process: descriptors(process) for process in ingress}
+        before = await Before.now(graph)
         people = [
             asyncio.create_task(listen(http, graph, number, known, audience, over)) for number in range(plan.streams)
         ]
         await asyncio.sleep(plan.reply_s)
         for stage, blow in plan.blows(stages):
             await audience.ended_that_began_before(times[-2])  # a turn outlives two blows; no third one falls into it
-            victim = rng.choice(await whole(graph, stage, plan.replicas))
+            victim = (
+                await controller() if stage == "Controller" else rng.choice(await whole(graph, stage, plan.replicas))
+            )
             print(
                 f"  {time.monotonic() - began:6.1f} s: {blow} of a {stage}, {audience.turns} turns so far", flush=True
             )
@@ -112,8 +114,8 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
     for stage in stages:
         await whole(graph, stage, plan.replicas)
     faults = [*audience.errors, *(f"other codes: {told}" for told in audience.different)]
-    faults += await _left(graph, stages, quiet, held, before_memory)
-    faults += await _unwritten(database, audience.turns + len(known))
+    faults += await left(graph, before, plan.replicas)
+    faults += await unwritten(database, audience.turns + len(known))
     return {
         "seed": plan.seed,
         "streams": plan.streams,
@@ -132,42 +134,3 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
         "first_audio_s": spread(audience.first_audio_s, 3),
         "faults": faults,
     }
-
-
-async def _left(
-    graph: Graph, stages: list[str], quiet: dict[str, Any], held: dict[int, int], memory: set[str]
-) -> list[str]:
-    """What the turns should have taken with them and did not."""
-    faults = []
-    try:
-        states = await graph.idle()
-    except AssertionError as error:
-        return [str(error)]
-    if states["Ingress"]["tasks"] > quiet["Ingress"]["tasks"] + SLACK:
-        faults.append(f"the ingress has {states['Ingress']['tasks']} tasks, {quiet['Ingress']['tasks']} before")
-    for process, count in held.items():
-        if os.path.exists(f"/proc/{process}") and descriptors(process) > count + SLACK + 4 * len(stages):
-            faults.append(f"the ingress holds {descriptors(process)} descriptors, {count} before")
-    replicas = [process for stage in stages for process in await processes(graph, stage)]
-    if len(set(replicas)) != len(replicas):
-        faults.append("two replicas share a process")
-    if extra := {name for name in shared_memory() - memory if not name.startswith(OF_OTHERS)}:
-        faults.append(f"shared memory is left: {sorted(extra)[:5]}")
-    return faults
-
-
-async def _unwritten(database: str, turns: int) -> list[str]:
-    """Usage has a closed row for every turn."""
-    store = Database(database, 10.0)
-    await store.open()
-    try:
-        for _ in range(100):
-            async with store.session() as session:
-                rows = (await session.scalars(select(UsageRow.outcome))).all()
-            if len(rows) >= turns and "running" not in rows:
-                break
-            await asyncio.sleep(0.1)
-    finally:
-        await store.close()
-    faults = [] if len(rows) == turns else [f"usage has {len(rows)} rows for {turns} turns"]
-    return faults + ([f"{rows.count('running')} rows of usage are open"] if "running" in rows else [])
