@@ -191,4 +191,10 @@ def test_ask_writes_a_reply_in_the_voice_of_a_clip(graph: Graph, tmp_path: Path)
     assert "first audio" in done.stdout
     assert "RTF" in done.stdout
     assert "codec.decode" in done.stdout
-    assert out.stat().st_size == 44 + 12 * 1920 * 2  # whole frames, no longer than asked
+    samples, rate_hz = soundfile.read(out, dtype="int16")
+    assert rate_hz == 24_000
+    assert samples.shape == (12 * 1920,)  # whole frames, no longer than asked
+    assert samples.std() > 0
+    verify = [chroma, "verify", str(out), "--keys", f"{graph.url}/v1/provenance/keys"]
+    told = subprocess.run(verify, capture_output=True, text=True, timeout=120, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr

@@ -300,6 +300,7 @@ def test_bad_operator_input_is_one_line_and_exit_code_2(
 ) -> None:
     prepare, what, how = BAD[case]
     prepare(started)
+    capfd.readouterr()  # what the preparation brought: PostgreSQL's programs are forked, and gRPC of other tests tells
     started.patch.setattr(sys, "argv", started.argv())
     with pytest.raises(SystemExit) as ended:
         main()
