@@ -1,4 +1,4 @@
-"""Fuzzes all that reads what others wrote, and the state machines, and tells what was found.
+"""Fuzzes all that reads what others wrote, the HTTP routes and the state machines, and tells what was found.
 
 python -m tests.fuzz [--cases 100000] [--seed 1] [TARGET ...]    exits 1 where anything was found
 """
@@ -9,15 +9,20 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from tests.fuzz import machines
+from tests.fuzz import http, machines
 
 ATHERIS = ("audio", "live-audio", "base64", "chat", "realtime", "settings", "form", "grpc")
-TARGETS = (*ATHERIS, *machines.MACHINES)
+DRAWN: dict[str, Callable[[int], dict[str, Any]]] = {  # by hypothesis, in this process
+    "http": http.run,
+    **{name: partial(machines.run, name) for name in machines.MACHINES},
+}
+TARGETS = (*ATHERIS, *DRAWN)
 LONGEST_CPU_S = 1.0
 TOLD_LINES = 40
 
@@ -29,8 +34,8 @@ def main() -> int:
     found = 0
     for target in options.target or TARGETS:
         began = time.monotonic()
-        if target in machines.MACHINES:
-            figures, fault = _machine(target, options.cases)
+        if target in DRAWN:
+            figures, fault = drawn(target, options.cases)
         else:
             figures, fault = fuzz([target], options.cases, options.seed)[target]
         slow = figures.get("longest_cpu_s", 0.0) > LONGEST_CPU_S
@@ -59,9 +64,9 @@ def _outcome(folder: Path) -> Outcome:
     return {}, "\n".join([*last, f"the case and the log are in {folder}"])
 
 
-def _machine(name: str, cases: int) -> Outcome:
+def drawn(name: str, cases: int) -> Outcome:
     try:
-        return machines.run(name, cases), ""
+        return DRAWN[name](cases), ""
     except Exception:
         return {}, traceback.format_exc()
 
@@ -69,7 +74,7 @@ def _machine(name: str, cases: int) -> Outcome:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=100_000, help="of each target; of a state machine, steps")
-    parser.add_argument("--seed", type=int, default=1, help="of the fuzzed bytes")
+    parser.add_argument("--seed", type=int, default=1, help="of the fuzzed bytes, where there are such")
     parser.add_argument("target", nargs="*", help="by default all")
     return parser.parse_args()
 

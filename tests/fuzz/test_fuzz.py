@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.fuzz.__main__ import ATHERIS, Outcome, fuzz
+from tests.fuzz.__main__ import ATHERIS, Outcome, drawn, fuzz
 
 CASES = 600
+REQUESTS = 150
 
 
 @pytest.fixture(scope="module")
@@ -18,3 +19,9 @@ def test_whatever_is_sent_has_a_result_or_a_typed_error(target: str, outcomes: d
     figures, fault = outcomes[target]
     assert not fault, fault
     assert figures["cases"] == CASES
+
+
+def test_whatever_is_asked_has_a_documented_answer() -> None:
+    figures, fault = drawn("http", REQUESTS)
+    assert not fault, fault
+    assert figures["cases"] >= REQUESTS

@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chroma_models.errors import InvalidRequest
 from deployments.ingress.errors import UnknownKey, UnknownTenant
@@ -49,7 +50,7 @@ class TenantStore:
             async with self._database.session() as session:
                 session.add(tenant)
                 await session.flush()
-                session.add_all(_permits(tenant_id, 0, tenant.streams))
+                await _add_permits(session, tenant_id, range(tenant.streams))
         except IntegrityError:
             raise InvalidRequest(f"There is a tenant '{tenant_id}' already.", "id") from None
         return tenant
@@ -63,7 +64,7 @@ class TenantStore:
             for name, value in changes.items():
                 setattr(tenant, name, value)
             known = set((await session.scalars(select(Permit.number).where(Permit.tenant == tenant_id))).all())
-            session.add_all(p for p in _permits(tenant_id, 0, tenant.streams) if p.number not in known)
+            await _add_permits(session, tenant_id, [n for n in range(tenant.streams) if n not in known])
         return tenant
 
     async def tenant(self, tenant_id: str) -> Tenant:
@@ -141,5 +142,8 @@ def unknown_tenant(tenant_id: str) -> UnknownTenant:
     return UnknownTenant(f"There is no tenant '{tenant_id[:64]}'.", "tenant_id")
 
 
-def _permits(tenant_id: str, first: int, count: int) -> list[Permit]:
-    return [Permit(tenant=tenant_id, number=number, expires_at=0.0) for number in range(first, count)]
+async def _add_permits(session: AsyncSession, tenant_id: str, numbers: Sequence[int]) -> None:
+    """As rows, not as objects: there may be thousands."""
+    if numbers:
+        rows = [{"tenant": tenant_id, "number": number, "expires_at": 0.0} for number in numbers]
+        await session.execute(insert(Permit), rows)
