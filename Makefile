@@ -1,6 +1,6 @@
 # Every target installs what it needs first; an install that is already right costs a blink.
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test fuzz chaos test-clients lint proto protolint format lock clean
+.PHONY: help install demo serve test fuzz chaos multihost soak test-clients lint proto protolint format lock clean
 
 QUESTION ?=
 CHECKPOINT ?=
@@ -25,6 +25,9 @@ test: install ## run all tests (ARGS="-k backbone -x")
 
 chaos: install ## kill replicas while people listen, and compare what they heard (ARGS="--seed 1,2,3 --streams 20")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+multihost: install ## an overlay's own manifests on hosts of their own; a worker is drained, one killed (ARGS="--streams 8")
+	@$(BIN)/python -m tests.multihost $(ARGS)
 
 fuzz: install ## 100,000 cases at everything that reads what others wrote (ARGS="--cases 5000 audio")
 	@$(BIN)/python -m tests.fuzz $(ARGS)

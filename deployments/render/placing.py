@@ -71,6 +71,11 @@ def _check_stage(stage: str, size: StageScale, groups: dict[str, PodGroup]) -> N
         )
     if size.num_gpus > 1 and size.num_gpus % 1:
         raise InvalidRequest(f"scale.{stage}.num_gpus is {size.num_gpus:g}: write a share of one GPU, or whole ones.")
+    if not size.num_cpus and not size.num_gpus:
+        raise InvalidRequest(
+            f"scale.{stage} takes no CPU and no GPU, so Ray may place it on the head, which no Service finds: let "
+            f"scale.{stage}.num_cpus be 0.1 or more."
+        )
     if size.num_gpus and size.group is None and len(groups) > 1:
         raise InvalidRequest(f"scale.{stage} asks for a GPU and names no group of {', '.join(groups)} to find it in.")
     able = [name for name, group in _hosts(size, groups) if group.gpus >= size.num_gpus and group.cpus >= size.num_cpus]

@@ -78,12 +78,12 @@ async def _strays(graph: Graph, before: Before, within_s: float = 30.0) -> int:
     return _replicas(graph) - before.replicas
 
 
-async def unwritten(database: str, turns: int) -> list[str]:
+async def unwritten(database: str, turns: int, within_s: float = 10.0) -> list[str]:
     """Usage has a closed row for every turn, and nobody holds a permit."""
     store = Database(database, 10.0)
     await store.open()
     try:
-        for _ in range(100):
+        for _ in range(int(10 * within_s)):
             async with store.session() as session:
                 rows = (await session.scalars(select(UsageRow.outcome))).all()
                 held = (await session.scalars(select(Permit.number).where(Permit.expires_at > time.time()))).all()

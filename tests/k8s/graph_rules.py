@@ -41,6 +41,8 @@ def _stages(deployments: list[Json], cluster: Json) -> Iterator[str]:
             yield f"{stage['name']}: no group has its label_selector"
         elif not any(_room(group, options) for group in hosts):
             yield f"{stage['name']}: no pod of its groups has the CPUs and GPUs of one replica"
+        if not options.get("num_cpus") and not options.get("num_gpus"):
+            yield f"{stage['name']}: takes neither CPU nor GPU, so it may be placed on the head"
     for name, group in workers:
         here = [
             stage["ray_actor_options"]

@@ -162,6 +162,10 @@ BROKEN: dict[str, tuple[Callable[[Manifests], None], str]] = {
         "a secret in the open",
     ),
     # the graph says so
+    "a stage that may land on the head": (
+        put("stages", "Codec", "ray_actor_options", to={"label_selector": {"chroma.serve/group": "speaking"}}),
+        "may be placed on the head",
+    ),
     "a stage without a group": (
         put("stages", "Codec", "ray_actor_options", "label_selector", "chroma.serve/group", to="gone"),
         "no group has its label_selector",

@@ -24,11 +24,12 @@ def settings(
 ) -> Settings:
     """Two pods of one GPU each, one replica of each stage, a quarter of a GPU for each but the ingress."""
     stages = {stage: {"num_gpus": 0.25, "group": "gpu", **(scale or {}).get(stage, {})} for stage in STAGES}
+    at_the_door = {"num_cpus": 1, **(scale or {}).get("ingress", {})}
     ingress = {"host": "0.0.0.0", **(models or {}).pop("ingress", {})}
     return Settings.model_validate(
         {
             "models": {"ingress": ingress, **(models or {})},
-            "scale": {**stages, "ingress": (scale or {}).get("ingress", {})},
+            "scale": {**stages, "ingress": at_the_door},
             "kubernetes": {"groups": {"gpu": GROUP}, **(kubernetes or {})},
         }
     )
@@ -45,6 +46,7 @@ REFUSED = {
     "a GPU too much": (settings(scale={"backbone": {"num_gpus": 2}}), "can host backbone"),
     "no GPU": (settings(kubernetes={"groups": {"gpu": {**GROUP, "gpus": 0}}}), "can host reasoner"),
     "CPUs": (settings(scale={"codec": {"num_cpus": 9}}), "can host codec"),
+    "onto the head": (settings(scale={"ingress": {"num_cpus": 0}}), "may place it on the head"),
     "one GPU and a bit": (settings(scale={"codec": {"num_gpus": 1.5}}), "a share of one GPU, or whole ones"),
     "shares": (
         settings(scale={stage: {"num_gpus": 0.3, "replicas": 2} for stage in STAGES}),
