@@ -29,6 +29,9 @@ chaos: install ## kill replicas while people listen, and compare what they heard
 multihost: install ## an overlay's own manifests on hosts of their own; a worker is drained, one killed (ARGS="--streams 8")
 	@$(BIN)/python -m tests.multihost $(ARGS)
 
+soak: install ## a steady mixed load for half an hour: does anything grow? (ARGS="--minutes 1440 --plot soak.png")
+	@$(BIN)/python -m tests.soak $(ARGS)
+
 fuzz: install ## 100,000 cases at everything that reads what others wrote (ARGS="--cases 5000 audio")
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
