@@ -1,6 +1,6 @@
 # Every target installs what it needs first; an install that is already right costs a blink.
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test fuzz chaos multihost soak test-clients lint proto protolint format lock clean
+.PHONY: help install demo serve test fuzz chaos load multihost soak test-clients lint proto protolint format lock clean
 
 QUESTION ?=
 CHECKPOINT ?=
@@ -31,6 +31,9 @@ multihost: install ## an overlay's own manifests on hosts of their own; a worker
 
 soak: install ## a steady mixed load for half an hour: does anything grow? (ARGS="--minutes 1440 --plot soak.png")
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+load: install ## raise the load on the tiny graph until its promise breaks, and compare with the planner (ARGS="--html load.html")
+	@$(BIN)/python -m loadtest.capacity $(ARGS)
 
 fuzz: install ## 100,000 cases at everything that reads what others wrote (ARGS="--cases 5000 audio")
 	@$(BIN)/python -m tests.fuzz $(ARGS)

@@ -26,8 +26,9 @@ import grpc
 import uvloop
 
 from loadtest import machine
+from loadtest.contract import contract
 from loadtest.crowd import Lateness
-from loadtest.echo_clients import PIECE_S, Caller, GrpcCaller, Timed, WebSocketCaller, contract, converse
+from loadtest.echo_clients import PIECE_S, Caller, GrpcCaller, Timed, WebSocketCaller, converse
 from loadtest.processes import cpu_s
 from loadtest.server import CHROMA, NoServer
 from loadtest.spread import spread

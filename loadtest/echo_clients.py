@@ -10,13 +10,12 @@ from typing import Any, Protocol
 import aiohttp
 import grpc
 import numpy as np
-from google.protobuf import descriptor_pool, message_factory
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from loadtest.contract import SERVICE
 
 PIECE_S = 0.08
 PIECE = bytes(2 * 1920)  # silence, int16 at 24 kHz
 PROBE_EVERY = 12  # pieces; about one a second
-SERVICE = "chroma.v1.SpeechService"
 HEAD_CHARS = 64  # of an event, its type among them
 AUDIO, ERROR, DONE = '"response.output_audio.delta"', '"error"', '"response.done"'
 DELTA = '"delta":"'
@@ -150,15 +149,6 @@ class GrpcCaller:
 
     async def _send(self, **fields: Any) -> None:
         await self._call.write(self._contract["ConverseRequest"](**fields))
-
-
-def contract(address: str) -> dict[str, Any]:
-    """The messages of the service, by name, as the server tells them."""
-    with grpc.insecure_channel(address) as channel:
-        pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-        names = ("ConverseRequest", "ConverseResponse")
-        found = {name: pool.FindMessageTypeByName(f"chroma.v1.{name}") for name in names}
-        return {name: message_factory.GetMessageClass(descriptor) for name, descriptor in found.items()}
 
 
 async def converse(caller: Caller, late_s: float, seconds: float, listens: bool) -> Timed:

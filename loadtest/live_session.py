@@ -11,13 +11,11 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from loadtest.audio_event import opened
 from loadtest.event_order import EventOrder
 from loadtest.microphone import Microphone, Utterance
 from loadtest.playback import Playback
 
-AUDIO = '"response.output_audio.delta"'
-DELTA = '"delta":"'
-HEAD_CHARS = 64  # of an event, its type among them
 WITHIN_S = 60.0  # whatever is waited for
 
 
@@ -166,12 +164,7 @@ class LiveSession:
             self.faults.append(f"the server closed the connection with {self._socket.close_code}")
 
     def _take(self, text: str, now: float) -> None:
-        if AUDIO in text[:HEAD_CHARS]:  # most of what comes; its audio is counted, not decoded
-            head, _, rest = text.partition(DELTA)
-            event = json.loads(head + DELTA + '"}')
-            audio_bytes = (len(rest) - len('"}')) * 3 // 4
-        else:
-            event, audio_bytes = json.loads(text), 0
+        event, audio_bytes = opened(text)
         self.order.see(event)
         match event["type"]:
             case "response.output_audio.delta":

@@ -16,6 +16,7 @@ class Playback:
     underrun_s: float = 0.0
     underruns: int = 0
     longest_underrun_s: float = 0.0
+    longest_gap_s: float | None = None  # between two pieces
     _played_until: float = 0.0  # when the audio so far will have been played
 
     def heard(self, pcm_bytes: int, now: float) -> None:
@@ -23,6 +24,9 @@ class Playback:
         seconds = pcm_bytes / 2 / RATE_HZ
         if self.first_audio_at is None:
             self.first_audio_at = self._played_until = now
+        else:
+            assert self.last_audio_at is not None
+            self.longest_gap_s = max(self.longest_gap_s or 0.0, now - self.last_audio_at)
         if now > self._played_until:
             self.underruns += 1
             self.underrun_s += now - self._played_until

@@ -26,6 +26,7 @@ class NoServer(Exception):
 @dataclass(frozen=True)
 class Server:
     url: str
+    grpc: str  # HOST:PORT
     pid: int  # of `chroma serve`; its descendants are the stages
 
 
@@ -55,20 +56,31 @@ def room(listeners: int, reasoner: str, placement: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(checkpoint: Path, log: Path, ca: Path | None = None, /, **environment: str) -> Iterator[Server]:
+def serving(
+    checkpoint: Path, log: Path, ca: Path | None = None, nice: int = 0, /, **environment: str
+) -> Iterator[Server]:
     """A graph that is ready, and open to all. environment holds settings, as CHROMA_MODELS__PLACEMENT="fused".
 
-    ca: who signed the certificate that environment gives the server; it speaks TLS then.
+    ca: who signed the certificate that environment gives the server; it speaks TLS then. nice: added to its priority.
     """
-    port = _free_port()
+    port, grpc_port = _free_port(), _free_port()
     url = f"http{'s' if ca else ''}://127.0.0.1:{port}"
-    command = [str(CHROMA), "serve", "--checkpoint", str(checkpoint), "--port", str(port), "--grpc-port", "0"]
+    command = [
+        str(CHROMA),
+        "serve",
+        "--checkpoint",
+        str(checkpoint),
+        "--port",
+        str(port),
+        "--grpc-port",
+        str(grpc_port),
+    ]
     settings = {**os.environ, "CHROMA_MODELS__INGRESS__AUTH": "false", **environment}
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=settings)
     try:
         _wait_ready(url, ca, process, log)
-        yield Server(url, process.pid)
+        yield Server(url, f"127.0.0.1:{grpc_port}", process.pid)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

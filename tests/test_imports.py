@@ -28,13 +28,21 @@ ARROWS = (
     # Ray's replica transport lets grpc's own errors through; handles.py is where they become ours.
     Arrow("deployments", SERVERS, but=("deployments/ingress", "deployments/handles.py")),
     Arrow("loadtest", ("ray", "deployments")),
-    # A stranger who speaks the public API; only the benchmarks of single parts look inside.
+    # A stranger who speaks the public API; only benchmarks of single parts look inside, and who reckons with shapes.
     Arrow(
         "loadtest",
         ("chroma_models",),
-        but=("loadtest/engine_bench.py", "loadtest/pipeline_bench.py", "loadtest/kernels"),
+        but=(
+            "loadtest/engine_bench.py",
+            "loadtest/pipeline_bench.py",
+            "loadtest/kernels",
+            "loadtest/plan/roofline.py",
+        ),
     ),
     # A pickle from another process runs code; errors cross replicas by Ray's own means.
+    # Importing it patches the whole process for gevent, so only a process of its own may.
+    *(Arrow(part, ("locust", "gevent")) for part in ("chroma_models", "deployments", "scripts", "tests")),
+    Arrow("loadtest", ("locust", "gevent"), but=("loadtest/__main__.py", "loadtest/locustfile.py")),
     *(Arrow(part, PICKLES) for part in ("chroma_models", "deployments", "loadtest", "scripts")),
     Arrow("scripts", ("ray", *SERVERS)),
 )

@@ -197,6 +197,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
         "grpc_status": "grpcio_status",
         "jwt": "pyjwt",
         "pythonjsonlogger": "python_json_logger",
+        "websocket": "websocket_client",
     }
     imported = set()
     for package in ("chroma_models", "deployments", "loadtest"):
@@ -207,9 +208,9 @@ def test_every_package_that_is_imported_is_declared() -> None:
                     names = [node.module or ""]
                 imported |= {name.split(".")[0] for name in names}
     third = imported - installed - sys.stdlib_module_names
-    declared = {
-        re.split(r"[^a-z0-9_-]", name.lower())[0].replace("-", "_") for name in PYPROJECT["project"]["dependencies"]
-    }
+    project = PYPROJECT["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["load"]]
+    declared = {re.split(r"[^a-z0-9_-]", name.lower())[0].replace("-", "_") for name in needed}
     # pydantic pins its core; torch brings triton where there is a GPU; plots are made in a checkout, with the locks.
     elsewhere = {"pydantic_core", "triton", "matplotlib"}
     assert {spelled.get(name, name) for name in third} - elsewhere <= declared

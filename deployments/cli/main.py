@@ -135,6 +135,32 @@ def parity(
     raise typer.Exit(run(golden_dir, out, reasoner, errors))
 
 
+@app.command()
+def plan(
+    slo: Annotated[str, typer.Option(help="What is promised.")] = "first_audio_p95=300ms,underrun=0.1%",
+    sessions: Annotated[int, typer.Option(help="Conversations at once.")] = 1000,
+    turns_per_minute: Annotated[float, typer.Option(help="Of each.")] = 4.0,
+    question: Annotated[str, typer.Option(help="How long one is, as 4s.")] = "4s",
+    reply: Annotated[str, typer.Option(help="How long one is, as 10s.")] = "10s",
+    gpu: Annotated[str, typer.Option(help="h200, h100 or b200.")] = "h200",
+    price: Annotated[float | None, typer.Option(help="Of a GPU for an hour.")] = None,
+    measurements: Annotated[
+        list[Path] | None, typer.Option(help="Results of benchmarks, files or folders; by default those of this code.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
+    layout: Annotated[
+        Literal["single", "split"] | None, typer.Option(help="The graph on each GPU, or thinking and speaking apart.")
+    ] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="Are lost with a node.")] = 8,
+) -> None:
+    """Say how many GPUs a promise needs, what binds, what it costs; from measurements, and a roofline elsewhere."""
+    from deployments.cli.plan import print_plan
+
+    print_plan(
+        slo, sessions, turns_per_minute, question, reply, gpu, price, measurements or [], html, layout, gpus_per_node
+    )
+
+
 @app.command("bench-graph", hidden=True)
 def bench_graph(
     out: Annotated[Path, typer.Argument(help="Where the figures go, as JSON.")],
