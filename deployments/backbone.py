@@ -16,10 +16,10 @@ from chroma_models.engine.warm_up import warm_up
 from chroma_models.loading import fingerprint, load_backbone, load_decoder, set_threads
 from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.stages.backbone import BackboneStage, FrameItem
-from chroma_models.types import Progress, Turn
+from chroma_models.types import FRAMES_PER_S, Progress, Turn
 from deployments.handles import RemoteDecoder, RemoteReasoner, answering
 from deployments.logs import configure, expect_refusals, loading, report
-from deployments.metrics import StageMetrics
+from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
 
 
@@ -53,10 +53,10 @@ class Backbone:
         self._stage = BackboneStage(engine, RemoteReasoner(reasoner), prompts.voice_prompt, mark)
         self._metrics = StageMetrics(
             "backbone",
-            lambda: engine.slots_held,
-            steps=lambda: engine.steps,
-            step_rows=lambda: engine.step_rows,
-            step_seconds=lambda: engine.step_s,
+            models.placement,
+            Slots(lambda: engine.slots_held, lambda: models.backbone.slots),
+            engine.ran,
+            lambda: engine.ran.rows / FRAMES_PER_S,
             prefill_positions=lambda: engine.prefill_positions,
             turns_resumed=lambda: self._stage.resumed,
         )

@@ -12,10 +12,10 @@ from chroma_models.codec.engine import CodecEngine
 from chroma_models.config import CodecConfig, TurnLimits
 from chroma_models.loading import load_codec, set_threads
 from chroma_models.stages.codec import CodecStage, SpeechItem
-from chroma_models.types import Progress, Turn
+from chroma_models.types import FRAMES_PER_S, Progress, Turn
 from deployments.handles import RemoteBackbone, answering
 from deployments.logs import configure, expect_refusals, loading, report
-from deployments.metrics import StageMetrics
+from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
 
 
@@ -37,10 +37,10 @@ class Codec:
         self._stage = CodecStage(engine, RemoteBackbone(backbone), checkpoint.digest)
         self._metrics = StageMetrics(
             "codec",
-            lambda: engine.slots_held,
-            steps=lambda: engine.thread.steps,
-            step_rows=lambda: engine.thread.rows,
-            step_seconds=lambda: engine.thread.step_seconds,
+            models.placement,
+            Slots(lambda: engine.slots_held, lambda: models.codec.slots),
+            engine.thread.ran,
+            lambda: engine.thread.frames / FRAMES_PER_S,
             voices=lambda: engine.voices,
             turns_resumed=lambda: self._stage.resumed,
         )

@@ -16,7 +16,7 @@ from chroma_models.engine.static_depth import StaticDepth
 from chroma_models.errors import StageUnavailable
 from chroma_models.loading import load_decoder, set_threads
 from chroma_models.sampling import RowSampling
-from chroma_models.types import Sampling
+from chroma_models.types import FRAMES_PER_S, Sampling
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
@@ -44,12 +44,8 @@ class Decoder:
         code0 = torch.zeros(1, dtype=torch.int64, device=depth.device)
         await self.complete(DecoderBatch.pack(hidden, code0, sampling))
         report("decoder")("ready")
-        self._metrics = StageMetrics(
-            "decoder",
-            steps=lambda: self._engine.batches,
-            step_rows=lambda: self._engine.rows,
-            step_seconds=lambda: self._engine.step_s,
-        )
+        ran = self._engine.ran
+        self._metrics = StageMetrics("decoder", models.placement, None, ran, lambda: ran.rows / FRAMES_PER_S)
 
     async def complete(self, batch: DecoderBatch) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, batch)

@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-import secrets
-from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -12,16 +11,17 @@ from chroma_models.checkpoint.architecture import Architecture
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.config import TurnLimits
 from chroma_models.errors import ChromaError, StageUnavailable
-from chroma_models.types import AudioChunk, Limits, Message, Sampling, Text, Turn
+from chroma_models.types import Sampling
 from deployments.handles import RemoteCodec, answering
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.doors import Doors
 from deployments.ingress.garbage import settle
+from deployments.ingress.probe import first_audio_s, own_turn
 from deployments.ingress.secret_settings import filled
+from deployments.ingress_metrics import IngressMetrics
 from deployments.logs import configure, report
 from deployments.settings import Models
-from deployments.tenant_metrics import TenantMetrics
 
 WARM_UP_TRIES = 120
 WARM_UP_PAUSE_S = 2.0
@@ -39,7 +39,8 @@ class Ingress:
         self._context_tokens = models.reasoner.max_model_len
         config = self._config(TurnLimits())
         self._app = IngressApp(self._speaker, config, default_sampling(architecture))
-        self._app.services.ledger.ended = TenantMetrics(config.metric_tenants).count
+        self._metrics = IngressMetrics(self._app.services, models.placement)
+        self._app.services.ledger.ended = self._metrics.ended
         self._doors = Doors(self._app, config)
         await self._doors.start()
         await self._app.services.vad.warm()
@@ -47,6 +48,7 @@ class Ingress:
         await self._warm_up()
         settle()
         self._app.health.ready = True
+        self._metrics.start()
         say(f"ready on port {self._doors.port}, gRPC on {self._doors.grpc_port}")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -60,27 +62,14 @@ class Ingress:
         """Retried while the stages behind come up. Raises the last error when they do not."""
         for attempt in range(WARM_UP_TRIES):
             try:
-                return await self._speak_once()
+                turn = replace(own_turn(await self._app.services.voices.built_in(), "warm-up"), pace="fast")
+                await first_audio_s(self._speaker, turn)
+                return
             except ChromaError as error:
                 if attempt == WARM_UP_TRIES - 1:
                     raise
                 report("ingress")(f"warm-up turn failed, trying again: {error}")
                 await asyncio.sleep(WARM_UP_PAUSE_S)
-
-    async def _speak_once(self) -> None:
-        turn = Turn(
-            id=f"warm-up-{secrets.token_hex(4)}",
-            affinity="warm-up",
-            messages=(Message("user", (Text("Hello."),)),),
-            voice=await self._app.services.voices.built_in(),
-            sampling=Sampling(seed=0),
-            limits=Limits(max_reply_s=0.5, max_text_tokens=8),
-            pace="fast",
-        )
-        async with aclosing(self._speaker.speak(turn)) as items:
-            heard = [item.pcm async for item in items if isinstance(item, AudioChunk) and item.pcm]
-        if not heard:
-            raise StageUnavailable("The warm-up turn brought no audio.")
 
     async def drain(self) -> None:
         """Take no more turns, and return when the live ones have ended or were cut."""

@@ -7,12 +7,13 @@ from typing import Any
 from chroma_models.checkpoint.fetch import resolve
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import ReasonerConfig, TurnLimits
+from chroma_models.interleave import FRAMES_PER_PAIR
 from chroma_models.loading import set_threads
 from chroma_models.reasoner import make_reasoner
 from chroma_models.stages.backbone import StepItem
-from chroma_models.types import Turn
+from chroma_models.types import FRAMES_PER_S, Turn
 from deployments.logs import configure, expect_refusals, report
-from deployments.metrics import StageMetrics
+from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
 
 
@@ -30,7 +31,14 @@ class Reasoner:
         report("reasoner")(f"starting the {models.reasoner.engine} engine")
         await self._engine.start()
         report("reasoner")("ready")
-        self._metrics = StageMetrics("reasoner", lambda: self._engine.requests_running)
+        engine = self._engine
+        self._metrics = StageMetrics(
+            "reasoner",
+            models.placement,
+            Slots(lambda: engine.requests_running, lambda: models.reasoner.slots),
+            engine.ran,
+            lambda: engine.ran.rows * FRAMES_PER_PAIR / FRAMES_PER_S,
+        )
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))

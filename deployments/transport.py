@@ -14,6 +14,7 @@ ENVIRONMENT = {
     "RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S": "2",  # a replica that hangs is asked, and passed over, after so long
     "RAY_AUTH_MODE": "disabled",  # a leftover token file in the home directory must not turn token mode on
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_metrics_report_interval_ms": "2000",  # gauges are looked at every 2 s; by default Ray tells them every 10
     "TRANSFORMERS_VERBOSITY": "error",  # it warns of ids in parts of the config that nobody uses
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a replica that asks for no GPU leaves CUDA_VISIBLE_DEVICES alone
 }

@@ -25,8 +25,7 @@ T = TypeVar("T")
 class CodecEngine:
     """Decodes the frames of many streams in shared steps, on a thread of its own; encodes voices on another.
 
-    Metrics read plain attributes: thread.steps, .rows, .frames, .step_seconds, .failed_steps; slots_held, voices,
-    rebuilds.
+    Metrics read plain attributes: thread.ran, .frames, .failed_steps; slots_held, voices, rebuilds.
     """
 
     def __init__(self, decoder: StreamDecoder, encoder: VoiceEncoder, config: CodecConfig) -> None:

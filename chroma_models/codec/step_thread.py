@@ -15,6 +15,7 @@ from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.codec.stream_state import StreamState
 from chroma_models.engine.cuda_graph import announce
 from chroma_models.engine.slots import Slot
+from chroma_models.engine.step_log import StepLog
 from chroma_models.errors import ChromaError, StageUnavailable
 
 log = logging.getLogger(__name__)
@@ -57,11 +58,9 @@ class StepThread:
     """
 
     def __init__(self, decoder: StreamDecoder) -> None:
-        self.steps = 0  # decoder steps run, and what they held
-        self.rows = 0
-        self.frames = 0
+        self.ran = StepLog()
+        self.frames = 0  # decoded
         self.failed_steps = 0
-        self.step_seconds = 0.0
         self._decoder = decoder
         self._queue: deque[Job] = deque()
         self._broken: set[Slot] = set()
@@ -88,6 +87,10 @@ class StepThread:
             self._wake.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+
+    @property
+    def step_seconds(self) -> float:
+        return self.ran.busy_s
 
     @property
     def alive(self) -> bool:
@@ -210,9 +213,7 @@ class StepThread:
             for job in jobs:
                 self.abandon(job.slot)
             return [(job, _meaning(error)) for job in jobs]
-        self.step_seconds += time.perf_counter() - started
-        self.steps += 1
-        self.rows += len(jobs)
+        self.ran.add(time.perf_counter() - started, len(jobs))
         self.frames += len(jobs) * codes.shape[1]
         return [(job, row.tobytes()) for job, row in zip(jobs, pcm, strict=True)]
 

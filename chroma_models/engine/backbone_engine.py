@@ -13,6 +13,7 @@ from chroma_models.engine.decoder_engine import FrameDecoder
 from chroma_models.engine.outbox import Outbox
 from chroma_models.engine.slots import Rank, Slot, SlotPool
 from chroma_models.engine.step import FrameStep
+from chroma_models.engine.step_log import StepLog
 from chroma_models.engine.step_loop import Mail, StepLoop
 from chroma_models.errors import InvalidRequest, Overloaded, PromptTooLong, StageUnavailable, TurnTimeout
 from chroma_models.interleave import Windows, prompt_positions
@@ -54,16 +55,20 @@ class BackboneEngine:
         return len(self._pool.held)
 
     @property
+    def ran(self) -> StepLog:
+        return self.loop.ran
+
+    @property
     def steps(self) -> int:
-        return self.loop.steps
+        return self.ran.steps
 
     @property
     def step_rows(self) -> int:
-        return self.loop.step_rows
+        return self.ran.rows
 
     @property
     def step_s(self) -> float:
-        return self.loop.step_s
+        return self.ran.busy_s
 
     @property
     def prefill_positions(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from chroma_models.decoder import DepthDecoder
 from chroma_models.engine.cuda_graph import Progress
 from chroma_models.engine.static_depth import StaticDepth
+from chroma_models.engine.step_log import StepLog
 from chroma_models.errors import InvalidRequest
 from chroma_models.sampling import RowSampling
 from chroma_models.types import CODEBOOKS
@@ -103,9 +104,7 @@ class DecoderEngine:
 
     def __init__(self, decoder: DepthDecoder | StaticDepth) -> None:
         self._decoder = decoder
-        self.batches = 0
-        self.rows = 0
-        self.step_s = 0.0
+        self.ran = StepLog()
 
     def prepare(self, progress: Progress) -> None:
         """Capture the graphs there are to capture, on the thread that will call complete."""
@@ -119,7 +118,5 @@ class DecoderEngine:
         if batch.rows and not 0 <= int(code0.min()) <= int(code0.max()) < self._decoder.codebook_size:
             raise InvalidRequest("Code 0 lies outside the codebook: Backbone and Decoder run different checkpoints.")
         codes = _bytes(self._decoder.complete(hidden, code0, sampling).to(torch.int16))
-        self.batches += 1
-        self.rows += batch.rows
-        self.step_s += time.perf_counter() - started
+        self.ran.add(time.perf_counter() - started, batch.rows)
         return codes

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import ReasonerConfig, TorchConfig
+from chroma_models.engine.step_log import StepLog
 from chroma_models.types import Admitted, Finished, TextStep, Turn
 
 
@@ -13,6 +14,7 @@ class ReasonerEngine(Protocol):
 
     fingerprint: str
     config: ReasonerConfig
+    ran: StepLog
 
     @property
     def requests_running(self) -> int:

@@ -15,6 +15,7 @@ from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.engine.kv_cache import KvCache
 from chroma_models.engine.slots import Slot, SlotPool
+from chroma_models.engine.step_log import StepLog
 from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.layers import Stack
 from chroma_models.loading import device_of, dtype_of, set_threads
@@ -62,6 +63,7 @@ class TorchReasoner:
         self._im_end = checkpoint.architecture.im_end
         self._block_frames = 2 * int(checkpoint.architecture.audio_encoder["n_window"])
         self._slots = SlotPool(config.slots)
+        self.ran = StepLog()
         self._arrivals: deque[Row] = deque()
         self._overheard: deque[tuple[Tensor, asyncio.Future[None]]] = deque()  # features of what is still being said
         self._wake = threading.Condition()
@@ -231,6 +233,7 @@ class TorchReasoner:
     @torch.inference_mode()
     def _iterate(self, rows: list[Row]) -> None:
         """One piece of reading for one turn, one step for all that speak."""
+        started = time.perf_counter()
         left = [row for row in rows if row.reply.cancelled]
         rows[:] = sorted((row for row in rows if not row.reply.cancelled), key=lambda row: row.slot.row)
         speaking = [row for row in rows if not row.reading]
@@ -251,6 +254,8 @@ class TorchReasoner:
         done = [row for row in rows if row.made and (row.last == self._im_end or row.made == row.reply.budget)]
         rows[:] = [row for row in rows if row not in done]
         self._progress = time.monotonic()
+        if made:
+            self.ran.add(time.perf_counter() - started, len(made))
         self._post(made, left + done)
 
     def _read(self, row: Row) -> Tensor | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import ReasonerConfig, TorchConfig
 from chroma_models.engine.slots import Slot, SlotPool
+from chroma_models.engine.step_log import StepLog
 from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.loading import device_of, dtype_of
 from chroma_models.reasoner.prompts import Prompt, PromptBuilder
@@ -46,6 +47,7 @@ class VllmReasoner:
         )
         self._im_end = checkpoint.architecture.im_end
         self._slots = SlotPool(config.slots)
+        self.ran = StepLog()  # a step's seconds: since the one before, or since there was something to do
         self._pumps: set[asyncio.Task[None]] = set()
         self._rows: dict[str, deque[Tensor]] = {}  # by request id: rows whose tokens vLLM has not handed out yet
         self._silent_s, self._silent_from = 0.0, time.monotonic()  # time with turns running and no output
@@ -246,7 +248,10 @@ class VllmReasoner:
         inner = output_processor.process_outputs
 
         def process_outputs(outputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-            self._silent_s, self._silent_from = 0.0, time.monotonic()
+            now = time.monotonic()
+            if outputs and self._pumps:
+                self.ran.add(now - self._silent_from, len(outputs))
+            self._silent_s, self._silent_from = 0.0, now
             for output in outputs:
                 row, output.pooling_output = output.pooling_output, None
                 state = output_processor.request_states.get(output.request_id)

@@ -50,7 +50,7 @@ class Source(Stage):
 
     def __init__(self) -> None:
         super().__init__()
-        self._metrics = StageMetrics("bench-source")
+        self._metrics = StageMetrics("bench-source", "split")
 
     async def frames(self, seconds: float, rate_hz: float) -> AsyncGenerator[list[Frame], None]:
         async for items in self._metrics.turn(self._made(seconds, rate_hz)):
@@ -73,7 +73,7 @@ class Relay(Stage):
     def __init__(self, upstream: DeploymentHandle) -> None:
         super().__init__()
         self._upstream = upstream.options(stream=True)
-        self._metrics = StageMetrics("bench-relay")
+        self._metrics = StageMetrics("bench-relay", "split")
 
     async def frames(self, seconds: float, rate_hz: float) -> AsyncGenerator[list[Frame], None]:
         async for items in self._metrics.turn(self._passed(seconds, rate_hz)):

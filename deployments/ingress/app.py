@@ -112,7 +112,10 @@ class IngressApp:
     async def _ready(self, request: Request) -> Response:
         if self.health.draining:
             return JSONResponse({"status": "draining"}, 503)
-        return JSONResponse({"status": "ready"}) if self.health.ready else JSONResponse({"status": "starting"}, 503)
+        if not self.health.ready:
+            return JSONResponse({"status": "starting"}, 503)
+        probed = self.health.probed
+        return JSONResponse({"status": "ready", **({"probe": probed.told()} if probed else {})})
 
     async def _serving(self, request: Request) -> Response:
         """Asked by load balancers and by KubeRay, which looks for the word `success`."""

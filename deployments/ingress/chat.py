@@ -36,10 +36,12 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         clock = asyncio.get_running_loop().time
-        spoken = Spoken(clock, clock())
         services, caller = self._services, scope["caller"]
-        services.check_room()
-        async with await services.permit(caller) as permit:
+        spoken = Spoken(clock, clock(), services.config.sanity)
+        with services.refusals.counted("chat"):
+            services.check_room()
+            permit = await services.permit(caller)
+        async with permit:
             scope["answer_headers"] += await rate_headers(services, permit)
             async with services.bodies.body(scope, receive) as body:
                 request = await self._parse(body)
@@ -48,6 +50,8 @@ class ChatCompletions:
                 messages = await services.off_loop(partial(listen, request.messages, said, services.config.audio))
             del body
             request = request.model_copy(update={"messages": []})  # heard: a long turn need not hold the upload
+            with services.refusals.counted("chat"):
+                services.check_room()
             with services.place():
                 await until_hangup(receive, self._answer(scope, send, caller, request, session, messages, spoken))
 
@@ -90,6 +94,7 @@ class ChatCompletions:
             record.hears(messages)
             if not request.stream:
                 record.delivered_frames = lambda: spoken.frames if spoken.finished else 0
+            record.live = pace == "realtime"
             async with services.admitted(turn) as (admitted, items):
                 record.prompt_tokens = admitted.prompt_tokens
                 envelope = Envelope(record.id, request.model, services.health.system_fingerprint)

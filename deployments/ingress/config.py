@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from chroma_models.config import Config, TurnLimits
+from deployments.ingress.sanity import SanityLimits
 
 
 class AudioLimits(Config):
@@ -102,6 +103,8 @@ class IngressSizes(Config):
     retired_keys_file: Path | None = None  # JWK set of public keys that signed before, published beside it
 
     watermark: str | None = None  # package.module:factory of a mark in every reply (watermark.py); None: none
+    sanity: SanityLimits = SanityLimits()  # what a reply sounds like, when it is counted as faulty
+    probe_interval_s: NonNegativeFloat = 0.0  # between two turns of each replica's own, from end to end; 0: none
 
     max_body_bytes: PositiveInt = 32 << 20  # 13 minutes of 16 kHz wav in base64
     max_pending_bytes: PositiveInt = 256 << 20  # bodies being read or parsed at once, all requests together

@@ -1,9 +1,23 @@
 """What the probes ask and the drain waits for."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
+
+
+@dataclass(frozen=True)
+class Probed:
+    """How a turn of the replica's own went. outcome: "ok", or the code of what went wrong."""
+
+    outcome: str
+    first_audio_s: float | None
+    at: float  # Unix second of its end
+
+    def told(self) -> dict[str, object]:
+        return {"outcome": self.outcome, "first_audio_s": self.first_audio_s, "ago_s": round(time.time() - self.at, 1)}
 
 
 class Health:
@@ -11,6 +25,7 @@ class Health:
 
     def __init__(self) -> None:
         self.fingerprint = ""  # of weights and settings behind us
+        self.probed: Probed | None = None  # the last turn of our own, where there are any
         self._ready = self._draining = False
         self._changed = asyncio.Event()
         self._live: set[asyncio.Task[object]] = set()

@@ -18,7 +18,9 @@ from deployments.ingress.health import Health
 from deployments.ingress.json_body import BodyReader
 from deployments.ingress.permits import Permit, Permits
 from deployments.ingress.provenance.statement import Provenance
+from deployments.ingress.refusals import Refusals
 from deployments.ingress.replies import ReplyStore
+from deployments.ingress.reply_log import tell
 from deployments.ingress.session.vad import Vad
 from deployments.ingress.speaker import Item, Speaker
 from deployments.ingress.store.address import database_url
@@ -47,6 +49,7 @@ class Services:
         self.marker = None if watermark is None else Marker(watermark)
         self.provenance = Provenance(config, None if watermark is None else watermark.name)
         self.health = Health()
+        self.refusals = Refusals()
         self.pool = ThreadPoolExecutor(config.audio.threads, thread_name_prefix="audio")
         self.database = Database(config.database_url, config.database_timeout_s)
         self.store = VoiceStore(self.database)
@@ -57,6 +60,7 @@ class Services:
         )
         self.usage = UsageStore(self.database)
         self.ledger = Ledger(self.usage, config.usage_flush_s, config.usage_lost_s)
+        self.ledger.ended = tell
         self.voices = VoiceBook(speaker, config, self.pool, self.store)
         self.bodies = BodyReader(config)
         self.turns = TurnBuilder(config)
@@ -93,6 +97,11 @@ class Services:
     async def off_loop(self, work: Callable[[], T]) -> T:
         """Runs work in a thread, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+
+    @property
+    def running(self) -> int:
+        """Turns that hold a place."""
+        return self._running
 
     def check_room(self) -> None:
         """Raises Overloaded where place() would: before a body is read or a socket accepted."""

@@ -46,6 +46,7 @@ class Record:
     ended_at: float | None = None
     written_at: float = 0.0
     counted_frames: int = 0  # of delivered ones, in their tenant's windows already
+    live: bool = False  # somebody listens while it is spoken
 
     @property
     def spoken_s(self) -> float:

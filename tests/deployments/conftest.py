@@ -34,3 +34,10 @@ def deployed(cluster: None) -> Iterator[Callable[..., Graph]]:
 def graph(deployed: Callable[..., Graph], tiny: Path) -> Graph:
     """The tiny checkpoint, all five deployments, the torch Reasoner."""
     return deployed("tiny", tiny, models={"reasoner": {"engine": "torch"}})
+
+
+@pytest.fixture(scope="session")
+def watched(deployed: Callable[..., Graph], tiny: Path) -> Graph:
+    """As the tiny graph, with all that watches it switched on, and little room at its door."""
+    ingress = {"probe_interval_s": 2.0, "max_concurrent": 6}
+    return deployed("watched", tiny, models={"reasoner": {"engine": "torch"}, "ingress": ingress})

@@ -304,5 +304,14 @@ class PublicKeys(BaseModel):
     keys: list[PublicKey]
 
 
+class Probe(BaseModel):
+    """The replica's last turn of its own: "ok" or an error's code, and how many seconds ago it ended."""
+
+    outcome: str
+    first_audio_s: float | None
+    ago_s: float
+
+
 class Health(BaseModel):
     status: Literal["alive", "ready", "starting", "draining"]
+    probe: Probe = PERHAPS

@@ -49,6 +49,7 @@ class Realtime:
                 permit.give_back()
             if not isinstance(error, Exception):
                 raise
+            self._services.refusals.count("realtime", error)
             await websocket.send_denial_response(_denial(error, name))
             return
         connection = Connection(websocket, self._services, commands.session, commands)

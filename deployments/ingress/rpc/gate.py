@@ -29,6 +29,7 @@ class Gate(grpc.aio.ServerInterceptor):
                 self._check_room()
                 PERMIT.set(await self._services.permit(caller))
             except ChromaError as error:
+                self._services.refusals.count("grpc", error)
                 return _refusing(error, id_of(metadata))
         return await continuation(details)
 

@@ -19,7 +19,8 @@ AFFINITY_BYTES = 1 << 16  # of the first user message tell conversations apart; 
 
 async def generate(request: pb.GenerateRequest, services: Services, call: Call) -> None:
     """A response of a session that has no more than this one. Raises what keeps the answer from being made."""
-    services.check_room()
+    with services.refusals.counted("grpc"):
+        services.check_room()
     settings = await settings_of(request.config, services, call.caller)
     check_count(request.messages, services.config.max_messages, "messages")
     if not request.messages or request.messages[-1].role != pb.ROLE_USER:

@@ -70,7 +70,7 @@ class Response:
         self._messages: tuple[Message, ...] = ()
         self._seed = 0
         self._clock = asyncio.get_running_loop().time
-        self._spoken = Spoken(self._clock, self._clock())
+        self._spoken = Spoken(self._clock, self._clock(), around.services.config.sanity)
         around.outbox.put(ResponseStarted(info))
         self._task = asyncio.create_task(self._run(), name=f"response-{info.id}", context=bare_context())
 
@@ -117,6 +117,7 @@ class Response:
         try:
             with around.services.ledger.response(*told) as self._record:
                 self._record.delivered_frames = lambda: self.reply.frames
+                self._record.live = settings.speaks
                 await around.services.ledger.check(around.caller)
                 with around.services.place():
                     await self._speak_within_room()

@@ -54,7 +54,7 @@ async def test_what_waits_together_runs_together_and_comes_back_in_one_call(
             assert steps == [([a.row], 2), ([a.row, b.row, d.row], 3), ([c.row], 1)]
             results = [call for call in calls if "_deliver" in getattr(call[0], "__name__", "")]
             assert len(results) == 3
-            assert (engine.thread.steps, engine.thread.rows, engine.thread.frames) == (3, 5, 12)
+            assert (engine.thread.ran.steps, engine.thread.ran.rows, engine.thread.frames) == (3, 5, 12)
 
 
 async def test_frames_that_may_wait_share_a_step_and_urgent_ones_wait_for_nobody(mimi: Mimi) -> None:

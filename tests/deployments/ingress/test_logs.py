@@ -64,7 +64,7 @@ async def test_every_line_of_a_request_says_whose_it_is(start: Start, lines: io.
     live = await Client.connect(service, key)
     await live.answered("break it")
     await live.close()
-    broken = [line for line in read(lines) if line["message"].startswith("response ")]
+    broken = [line for line in read(lines) if line["logger"] == "deployments.ingress.session.response"]
     assert [line["tenant"] for line in broken] == ["acme"]
     assert broken[0]["request_id"].startswith("req_")
 
