@@ -1,6 +1,6 @@
 # Every target installs what it needs first; an install that is already right costs a blink.
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test fuzz chaos load multihost soak test-clients lint proto protolint format lock clean
+.PHONY: help install demo serve test fuzz chaos load multihost soak test-clients lint proto protolint dashboards format lock clean
 
 QUESTION ?=
 CHECKPOINT ?=
@@ -50,6 +50,9 @@ proto: install ## make the stubs of proto/ again
 
 protolint: install ## buf lint (needs npm)
 	@BIN=$(BIN) scripts/lint_proto.sh
+
+dashboards: install ## write Grafana's dashboards of k8s/monitoring again
+	@$(BIN)/python -m scripts.dashboards
 
 format: install ## let ruff put imports and layout in order
 	@$(BIN)/ruff check --fix .
