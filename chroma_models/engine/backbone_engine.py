@@ -30,6 +30,7 @@ class BackboneEngine:
     def __init__(self, backbone: Backbone, decoder: FrameDecoder, config: BackboneConfig, *, fused: bool) -> None:
         self.backbone = backbone
         self.loop = StepLoop(backbone, decoder, config, fused=fused, deliver=self._mailed, died=self._lost)
+        self.ran = StepLog()
         self._pool = SlotPool(config.slots + config.reserved_slots, config.reserved_slots)
         self._admission = Admission(self.loop.times, self.loop.round_s)
         self._outboxes: dict[Slot, Outbox] = {}
@@ -55,20 +56,16 @@ class BackboneEngine:
         return len(self._pool.held)
 
     @property
-    def ran(self) -> StepLog:
-        return self.loop.ran
-
-    @property
     def steps(self) -> int:
-        return self.ran.steps
+        return self.loop.steps
 
     @property
     def step_rows(self) -> int:
-        return self.ran.rows
+        return self.loop.step_rows
 
     @property
     def step_s(self) -> float:
-        return self.ran.busy_s
+        return self.loop.step_s
 
     @property
     def prefill_positions(self) -> int:
@@ -208,6 +205,9 @@ class BackboneEngine:
     # -- from the step loop's thread ---------------------------------------------------------------------------
 
     def _mailed(self, mail: list[Mail]) -> None:
+        loop, ran = self.loop, self.ran
+        for left in range(loop.steps - ran.steps, 0, -1):  # one, unless a step before it brought nobody anything
+            ran.add((loop.step_s - ran.busy_s) / left, (loop.step_rows - ran.rows) // left)
         self._call(lambda: self._deliver(mail))
 
     def _lost(self, error: Exception) -> None:

@@ -20,7 +20,6 @@ from chroma_models.engine.scheduler import Plan, Scheduler
 from chroma_models.engine.slots import Slot
 from chroma_models.engine.static_step import make_step
 from chroma_models.engine.step import FrameStep
-from chroma_models.engine.step_log import StepLog
 from chroma_models.engine.step_times import StepTimes
 from chroma_models.engine.voice_cache import VoiceCache
 from chroma_models.errors import ChromaError, Lost, StageUnavailable
@@ -80,7 +79,9 @@ class StepLoop:
         self._working_since = 0.0  # when the work that the next commit ends began
         self._prefilled_since = 0  # positions prefilled since then
         self.busy_since: float | None = None  # deep health: the moment the current iteration began, None when idle
-        self.ran = StepLog()
+        self.steps = 0
+        self.step_rows = 0
+        self.step_s = 0.0
         self.prefill_positions = 0
         self.rolls = 0
 
@@ -302,7 +303,9 @@ class StepLoop:
             elif not self._finish_if_over(row) and row.windows.rolls(row.frame):
                 self._roll(row)
         self._measure(len(batch.rows))
-        self.ran.add(elapsed, len(alive))
+        self.steps += 1
+        self.step_rows += len(alive)
+        self.step_s += elapsed
 
     def _roll(self, row: Row) -> None:
         """The slot is full: keep the prompt's positions, feed the recent frames again behind them."""
