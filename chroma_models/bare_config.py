@@ -7,7 +7,7 @@ import inspect
 from typing import Any, ClassVar
 
 NonNegativeFloat = PositiveFloat = float
-PositiveInt = int
+NonNegativeInt = PositiveInt = int
 ConfigDict = dict
 
 

@@ -1,7 +1,7 @@
 """The depth decoder: from a backbone state and code 0 to the other seven codes of a frame."""
 
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class DepthDecoder:
         self._all_heads = heads
         self.heads = [head[:, : self.codebook_size].contiguous() for head in heads]
         vocab = codebooks.vocab
-        at = torch.tensor(_ROPE[positions], device=self.device)
+        at = self.angles = torch.tensor(_ROPE[positions], device=self.device)  # rope position of each of the eight
         self.ropes = [stack.rope(p) for p in at[:, None].unbind()]
         rows = codebooks.table @ self.projection  # [CODEBOOKS * vocab, hidden]
         layer = stack.layers[0]
@@ -64,9 +64,9 @@ class DepthDecoder:
             self._room = _Room(self, rows)
             self._lane.cache_clear()
 
-    def _new_lane(self, rows: int) -> "_Lane":
+    def _new_lane(self, rows: int) -> "_Lane | _KernelLane":
         self.reserve(rows)
-        return _Lane(self, self._room, rows)
+        return (_Lane if self.stack.kernels is None else _KernelLane)(self, self._room, rows)
 
     @torch.inference_mode()
     def complete(self, hidden: Tensor, code0: Tensor, sampling: RowSampling) -> Tensor:
@@ -117,6 +117,57 @@ class _Room:
         self.cache = torch.zeros(size, dtype=stack.dtype, device=stack.device)
         self.queries = torch.zeros((2 * rows, stack.q_width), dtype=stack.dtype, device=stack.device)
         self.cells = torch.zeros((rows, 2 * stack.kv_width), dtype=stack.dtype, device=stack.device)
+
+
+class _KernelLane:
+    """As _Lane, where the stack has kernels: a layer's attention, with all that goes before it, is one of them."""
+
+    def __init__(self, decoder: DepthDecoder, room: _Room, rows: int) -> None:
+        stack = decoder.stack
+        assert stack.kernels is not None
+        shape, device = stack.shape, stack.device
+        self._decoder, self._stack, self._kernels, self._rows = decoder, stack, stack.kernels, rows
+        self._both, self._single = room.tokens.first(2 * rows), room.tokens.first(rows)
+        # The room's memory as [layers, rows, CODEBOOKS, 2, kv_heads, head_dim].
+        cells = room.cache.view(-1)[: shape.layers * rows * CODEBOOKS * 2 * stack.kv_width]
+        self._cells = cells.view(shape.layers, rows, CODEBOOKS, 2, shape.kv_heads, shape.head_dim).unbind()
+        slots = torch.arange(rows, device=device)
+        books = torch.arange(CODEBOOKS, device=device)[:, None]
+        writes = slots * CODEBOOKS + books  # [book, row]: the cell of each token
+        starts = books.expand(CODEBOOKS, rows).contiguous()
+        rows_of = {"slots": slots, "row_step": 1, "scale": stack.scale, "block": 16}
+        two = rows_of | {"n": 2, "starts": starts[0], "writes": writes[:2].flatten(), "token_step": rows}
+        one = [rows_of | {"n": 1, "starts": starts[b], "writes": writes[b], "token_step": 0} for b in range(CODEBOOKS)]
+        angles = decoder.angles[:, None].expand(CODEBOOKS, rows).contiguous()
+        turns = [(stack.cos, stack.signed_sin, angles[b]) for b in range(CODEBOOKS)]
+        self._first_two = two | {"rope": (stack.cos, stack.signed_sin, angles[:2].flatten())}
+        self._later = [known | {"rope": turn} for known, turn in zip(one, turns, strict=True)]
+        self._looked_up = one
+
+    def begin(self, hidden: Tensor) -> None:
+        """As _Lane's."""
+        self._both.x[: self._rows] = hidden.to(self._decoder.dtype) @ self._decoder.projection
+
+    def advance(self, codes: Tensor, book: int) -> Tensor:
+        """As _Lane's."""
+        decoder, layers = self._decoder, self._stack.layers
+        if book == 1:
+            tokens, known = self._both, self._first_two
+            tokens.x[self._rows :].copy_(decoder.entries[0].index_select(0, codes))
+        else:
+            tokens, known = self._single, self._later[book]
+            tokens.x.copy_(decoder.entries[book - 1].index_select(0, codes))
+            queries, pairs = decoder.queries[book - 1], decoder.cells[book - 1]
+            self._attend(queries, pairs, 0, tokens, self._looked_up[book] | {"sources": codes})
+            tokens.finish(layers[0])
+        for i in range(0 if book == 1 else 1, len(layers)):
+            tokens.open(layers[i], None)
+            self._attend(tokens.qkv[:, : self._stack.q_width], tokens.kv, i, tokens, known)
+            tokens.finish(layers[i])
+        return tokens.normalise(decoder.norm)[-self._rows :]
+
+    def _attend(self, queries: Tensor, pairs: Tensor, i: int, tokens: Tokens, known: dict[str, Any]) -> None:
+        self._kernels.attend(queries, pairs, self._cells[i], tokens.attended, **known)
 
 
 class _Lane:

@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chroma_models.checkpoint.architecture import Rope, StackShape
+from chroma_models.kernels import triton_kernels
 
+FOLDED = {torch.float32}  # dtypes in which folding a factor into a matrix loses nothing that matters
 TensorSource = Callable[[str], Tensor]  # a tensor by its name below the stack's prefix, on its device and dtype
 
 
@@ -117,14 +119,15 @@ class Stack:
         self.shape = shape
         self.norm = get("norm.weight")
         self.device, self.dtype = self.norm.device, self.norm.dtype
-        self.folded = self.dtype == torch.float32
+        self.folded = self.dtype in FOLDED
+        self.kernels = None if self.folded else triton_kernels("token_kernels", self.device)
         self.layers = [Layer.load(shape, get, f"layers.{i}", folded=self.folded) for i in range(shape.layers)]
         self.scale = 1.0 if self.folded else shape.head_dim**-0.5  # of attention scores, beyond what is folded in
         cos, sin = rope_table(shape.rope, shape.head_dim, positions, self.device)
         half = shape.head_dim // 2
         self._turn = torch.complex(cos[:, :half].contiguous(), sin[:, :half].contiguous())
-        self._cos = cos.to(self.dtype)
-        self._signed_sin = torch.cat([-sin[:, :half], sin[:, half:]], -1).to(self.dtype)
+        self.cos = cos.to(self.dtype)
+        self.signed_sin = torch.cat([-sin[:, :half], sin[:, half:]], -1).to(self.dtype)
         self.rotating = shape.heads + shape.kv_heads  # heads of qkv that rope turns
         self.kv_width = shape.kv_heads * shape.head_dim
         self.q_width = shape.heads * shape.head_dim
@@ -133,7 +136,7 @@ class Stack:
         """What turn() needs for int64 positions [n]."""
         if self.folded:
             return self._turn.index_select(0, positions)[:, None]
-        return torch.stack([self._cos[positions], self._signed_sin[positions]])[:, :, None]
+        return torch.stack([self.cos[positions], self.signed_sin[positions]])[:, :, None]
 
     def turn(self, qkv: Tensor, rope: Tensor) -> None:
         """Rotate queries and keys of [n, q + k + v] in place."""

@@ -55,15 +55,20 @@ class Tokens:
         if self._stack.folded:
             torch.linalg.vector_norm(self._measured, 2, -1, True, out=self._length)
             return torch.div(self.x, self._length, out=self.normed)
+        if self._stack.kernels is not None:
+            self._stack.kernels.rms_norm(self.x, weight, self._stack.shape.norm_eps, self.normed)
+            return self.normed
         return self.normed.copy_(rms_norm(self.x, weight, self._stack.shape.norm_eps))
 
-    def open(self, layer: Layer, rope: Tensor) -> None:
-        """Norm, then queries, keys and values, the first two rotated."""
+    def open(self, layer: Layer, rope: Tensor | None) -> None:
+        """Norm, then queries, keys and values, the first two rotated; without rope that is left to who attends."""
         self.normalise(layer.norm1)
         if layer.qkv_bias is None:
             torch.mm(self.normed, layer.qkv, out=self.qkv)
         else:
             torch.addmm(layer.qkv_bias, self.normed, layer.qkv, out=self.qkv)
+        if rope is None:
+            return
         if self._stack.folded:
             self._turning.mul_(rope)
         else:
@@ -74,6 +79,9 @@ class Tokens:
         self.x.addmm_(self.attended, layer.out)
         self.normalise(layer.norm2)
         torch.mm(self.normed, layer.gate_up, out=self._gate_up)
-        F.silu(self._gate, inplace=True)
-        torch.mul(self._gate, self._up, out=self._mixed)
+        if self._stack.kernels is not None:
+            self._stack.kernels.silu_mul(self._gate_up, self._mixed)
+        else:
+            F.silu(self._gate, inplace=True)
+            torch.mul(self._gate, self._up, out=self._mixed)
         self.x.addmm_(self._mixed, layer.down)

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -31,14 +32,16 @@ from chroma_models.codec.static_decoder import StaticDecoder
 from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.decoder import DepthDecoder
 from chroma_models.eager_reference import EagerReference
+from chroma_models.engine.cuda_graph import Graph, graph_pool
 from chroma_models.engine.decoder_engine import DecoderBatch, DecoderEngine, FusedDecoder, unpack_codes
-from chroma_models.engine.kv_cache import KvCache
+from chroma_models.engine.kv_cache import BUCKET, KvCache, Lane
 from chroma_models.engine.static_depth import StaticDepth
 from chroma_models.engine.static_step import StaticStep
 from chroma_models.engine.step import SPARE_POSITIONS, FrameStep
 from chroma_models.interleave import segment_positions, wants_pair
 from chroma_models.layers import Stack
 from chroma_models.sampling import RowSampling
+from chroma_models.tokens import Tokens
 from chroma_models.types import CODEBOOKS, FRAMES_PER_S, Sampling, TextStep
 from loadtest.machine import line, machine
 from loadtest.timing import Roofline, median_ms, memory_mb, synchronize, write_json
@@ -99,34 +102,47 @@ class Streams:
         split = StaticDepth(model.decoder, batch) if args.graphs else model.decoder
         decoder = FusedDecoder(model.decoder) if fused else HopDecoder(split)
         if args.graphs:
-            self.step: FrameStep = StaticStep(
-                model.backbone, decoder, batch, model.decoder if fused else None, args.attention
-            )
+            self.step: FrameStep = StaticStep(model.backbone, decoder, batch, model.decoder if fused else None)
         else:
             self.step = FrameStep(model.backbone, decoder, batch)
+        self.launch_s: list[float] = []  # how long the host was at work, step by step
         self._slots = list(range(batch))
+        self._ahead = fused and args.graphs  # as the step loop: launch the next frame before the last one is read
+        self._pending: deque[tuple[list[int], Future[Tensor]]] = deque()
         self._positions = [context] * batch
         self._frames = [0] * batch
         temperature = 0.7 if top_k else 0.0
         self._sampling = [Sampling(seed=i, temperature=temperature, top_k=top_k) for i in range(batch)]
-        self._text = [[model.text_step(i, k) for k in range(frames // 2 + 2)] for i in range(batch)]
+        self._text = [[model.text_step(i, k) for k in range(frames // 2 + 3)] for i in range(batch)]
         for slot in self._slots:
             self.step.prefill(slot, 0, model.prompt(slot, context))
         if batch > 1:
-            self.advance(self._slots[: batch // 2])
-        self.advance(self._slots)
+            self._propose(self._slots[: batch // 2])
+            self._commit()
+        self.advance()
 
-    def advance(self, slots: Sequence[int] | None = None) -> np.ndarray:
-        """One frame of some rows, all by default: int16 [rows, CODEBOOKS]."""
-        rows = self._slots if slots is None else list(slots)
+    def advance(self) -> np.ndarray:
+        """One frame of all rows: int16 [rows, CODEBOOKS]."""
+        self._propose(self._slots)
+        if self._ahead and len(self._pending) == 1:
+            self._propose(self._slots)
+        return self._commit()
+
+    def _propose(self, rows: list[int]) -> None:
         frames = [self._frames[i] for i in rows]
         steps = [self._text[i][f // 2] if wants_pair(f) else None for i, f in zip(rows, frames, strict=True)]
         sampling = [self._sampling[i] for i in rows]
-        codes = self.step.propose(rows, [self._positions[i] for i in rows], frames, steps, sampling).result()
+        started = time.perf_counter()
+        proposed = self.step.propose(rows, [self._positions[i] for i in rows], frames, steps, sampling)
+        self.launch_s.append(time.perf_counter() - started)
+        self._pending.append((rows, proposed))
         for i, frame, step in zip(rows, frames, steps, strict=True):
             self._positions[i] += segment_positions(frame, step is not None)
             self._frames[i] += 1
-        return self.step.commit(rows, codes)
+
+    def _commit(self) -> np.ndarray:
+        rows, proposed = self._pending.popleft()
+        return self.step.commit(rows, proposed.result())
 
 
 class Baseline:
@@ -154,6 +170,7 @@ class Result:
     batch: int
     placement: str
     frame_ms: float  # backbone and decoder, codes on the host
+    host_ms: float  # of it, until everything is launched
     decoder_ms: float
     backbone_ms: float  # frame_ms less decoder_ms
     codec_ms: float | None  # one frame of every stream
@@ -213,23 +230,50 @@ def codec_ms(model: Model, batch: int, times: int, *, graphs: bool) -> tuple[flo
     return one, four / codec.max_group
 
 
-def reasoner_ms(model: Model, batch: int, context: int, times: int) -> float:
-    """Half a step of the Reasoner's text model with its head: a text step lasts two frames."""
-    shape, device = model.architecture.reasoner, model.device
-    stack = Stack(shape, model.weights.source("thinker.model", device, model.dtype), context + times + 8)
-    head = model.weights.tensor("thinker.lm_head.weight", device, model.dtype)
-    cache = KvCache(stack, batch, context + times + 8)
+def reasoner_ms(model: Model, batch: int, times: int, args: argparse.Namespace) -> float:
+    """Half a step of the Reasoner's text model with its head: a text step lasts two frames. With graphs the step is
+    one, as it is in vLLM."""
+    shape, device, context = model.architecture.reasoner, model.device, args.context
+    positions = -(-(context + times + 8) // BUCKET) * BUCKET
+    stack = Stack(shape, model.weights.source("thinker.model", device, model.dtype), positions)
+    name = "thinker.model.embed_tokens.weight" if model.weights.tied_lm_head else "thinker.lm_head.weight"
+    head = model.weights.tensor(name, device, model.dtype)
+    cache = KvCache(stack, batch, positions)
     x = torch.randn((batch, 1, shape.hidden), device=device).to(model.dtype)
     slots, length = list(range(batch)), [context]
 
-    def work() -> None:
+    def ordinary() -> Tensor:
+        hidden = cache.step(stack, slots, [length[0]] * batch, x.clone(), [1] * batch)
+        return torch.nn.functional.linear(hidden, head).argmax(-1)
+
+    def work(step: Callable[[], Tensor]) -> None:
         with torch.inference_mode():
-            hidden = cache.step(stack, slots, [length[0]] * batch, x.clone(), [1] * batch)
-            torch.nn.functional.linear(hidden, head).argmax(-1).cpu()
+            step().cpu()
         length[0] += 1
 
-    work()
-    return median_ms(work, device, times) / 2
+    step = ordinary
+    if args.graphs:
+        lane = Lane(cache, stack, Tokens(stack, batch), batch, 1, own_slots=True)
+        rows = np.arange(batch)
+
+        def place() -> None:
+            lane.place(np.full(batch, length[0]), rows * positions + length[0], rows)
+
+        def whole() -> Tensor:
+            lane.x.copy_(x[:, 0])
+            hidden = lane.pass_through([(0, batch, 0)], positions)
+            return torch.nn.functional.linear(hidden, head).argmax(-1)
+
+        with torch.inference_mode():
+            place()
+            graph = Graph(whole, device, graph_pool(device))
+
+        def step() -> Tensor:
+            place()
+            return graph()
+
+    work(step)
+    return median_ms(lambda: work(step), device, times) / 2
 
 
 def bench(model: Model, roofline: Roofline, batch: int, args: argparse.Namespace) -> Result:
@@ -251,16 +295,20 @@ def bench(model: Model, roofline: Roofline, batch: int, args: argparse.Namespace
         ours.append([])
         theirs.append([])
         for _ in range(frames // 2):  # in turns, so that a busy neighbour slows both
-            ours[-1].append(_pair_ms(streams.advance, device))
+            ours[-1].append(_pair_ms(streams.advance))
             if baseline is not None:
-                theirs[-1].append(_pair_ms(baseline.advance, device))
+                synchronize(device)
+                theirs[-1].append(_pair_ms(baseline.advance))
+                synchronize(device)
     hidden = torch.randn((batch, model.backbone.hidden), device=device).to(model.dtype)
     code0 = torch.zeros(batch, dtype=torch.int64, device=device)
     sampling = RowSampling.of([Sampling(seed=0)] * batch, [0] * batch, device)
-    decoder = median_ms(lambda: model.decoder.complete(hidden, code0, sampling), device, frames)
+    depth = StaticDepth(model.decoder, batch) if args.graphs else model.decoder
+    depth.complete(hidden, code0, sampling)
+    decoder = median_ms(lambda: depth.complete(hidden, code0, sampling), device, frames)
     frame = statistics.median(statistics.median(run) for run in ours)
     codec = codec_ms(model, batch, max(3, frames // 4), graphs=args.graphs) if args.codec else (None, None)
-    reasoner = reasoner_ms(model, batch, context, max(3, frames // 4)) if args.reasoner else None
+    reasoner = reasoner_ms(model, batch, max(3, frames // 4), args) if args.reasoner else None
     total = frame + (codec[0] or 0.0) + (reasoner or 0.0)
     least = least_ms(model, roofline, batch, context)
     reference_ms = statistics.median(statistics.median(run) for run in theirs) if baseline is not None else None
@@ -268,6 +316,7 @@ def bench(model: Model, roofline: Roofline, batch: int, args: argparse.Namespace
         batch=batch,
         placement=args.placement,
         frame_ms=frame,
+        host_ms=1e3 * statistics.median(streams.launch_s[-frames:]),
         decoder_ms=decoder,
         backbone_ms=frame - decoder,
         codec_ms=codec[0],
@@ -284,18 +333,19 @@ def bench(model: Model, roofline: Roofline, batch: int, args: argparse.Namespace
     )
 
 
-def _pair_ms(advance: Callable[[], object], device: torch.device) -> float:
-    """Wall time per frame of two frames: text comes with every second one. Ours and the baseline's alternate."""
+def _pair_ms(advance: Callable[[], object]) -> float:
+    """Wall time per frame of two frames on the host: text comes with every second one. Ours and the baseline's
+    alternate."""
     started = time.perf_counter()
     advance()
     advance()
-    synchronize(device)
     return (time.perf_counter() - started) * 500
 
 
 COLUMNS = {
     "batch": "{:d}",
     "frame_ms": "{:.2f}",
+    "host_ms": "{:.2f}",
     "backbone_ms": "{:.2f}",
     "decoder_ms": "{:.2f}",
     "codec_ms": "{:.2f}",
@@ -336,7 +386,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--baseline", action="store_true", help="time the public reference's way too")
     parser.add_argument("--codec", action="store_true", help="time Mimi too")
     parser.add_argument("--reasoner", action="store_true", help="time half a step of the Reasoner too")
-    parser.add_argument("--attention", choices=["sdpa", "triton"], default="sdpa", help="of the graphs")
     parser.add_argument(
         "--graphs",
         action=argparse.BooleanOptionalAction,

@@ -12,7 +12,9 @@ import json
 import os
 import random
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from chroma_models.checkpoint.in_memory import RandomCheckpoint, RandomWeights
 from chroma_models.checkpoint.random import make_checkpoint
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import BackboneConfig, CodecConfig, ReasonerConfig, TorchConfig
@@ -48,10 +51,12 @@ WARM_EVERY = LISTEN_RATE_HZ // 2  # samples between two looks at an unfinished q
 TRANSCRIPT = "The quick brown fox jumps over the lazy dog."
 
 
-def main() -> int:
-    options = _options()
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _options(argv)
     folder = options.checkpoint or Path("checkpoints") / options.size
-    if not (folder / "config.json").exists():
+    if options.in_memory:
+        folder = Path(f"random {options.size} weights")
+    elif not (folder / "config.json").exists():
         make_checkpoint(folder, options.size, 0, print)
     config = TorchConfig(device=options.device, dtype=options.dtype, threads=options.threads)
     set_threads(config)
@@ -69,7 +74,13 @@ def main() -> int:
     }
     print(machine.line(result["machine"]))
     print(f"{folder} on {result['device']}, {result['dtype']}, {result['threads']} threads", flush=True)
-    result["by_streams"] = asyncio.run(_measure(options, Checkpoint.open(folder), config))
+    with tempfile.TemporaryDirectory() as configs:
+        if options.in_memory:
+            weights = RandomWeights(options.size, options.seed, quick=options.size == "full")
+            checkpoint: Checkpoint = RandomCheckpoint(Path(configs), weights)
+        else:
+            checkpoint = Checkpoint.open(folder)
+        result["by_streams"] = asyncio.run(_measure(options, checkpoint, config))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if all(not entry["errors"] for entry in result["by_streams"]) else 1
@@ -222,10 +233,11 @@ def _show(entry: dict[str, Any]) -> None:
         print(f"      {error}")
 
 
-def _options() -> argparse.Namespace:
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.pipeline_bench", description=__doc__)
     parser.add_argument("--size", choices=["tiny", "mid", "full"], default="tiny", help="of random weights")
     parser.add_argument("--checkpoint", type=Path, help="instead of random weights")
+    parser.add_argument("--in-memory", action="store_true", help="random weights that are not written to a disk")
     parser.add_argument("--streams", default="1,8,32", help="turns of each measurement, with commas")
     parser.add_argument("--arrive-s", type=float, default=2.0, help="over which the turns of one measurement arrive")
     parser.add_argument("--rounds", type=int, default=5, help="turns, one after another, where there is one stream")
@@ -240,7 +252,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--max-model-len", type=int, default=1024, help="positions of the Reasoner's cache per stream")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -123,10 +123,7 @@ def make_checkpoint(folder: Path, size: Size, seed: int = 0, progress: Callable[
 
 def _write(folder: Path, plan: Plan, seed: int, progress: Callable[[str], None]) -> None:
     blueprint = BLUEPRINTS[plan.size]
-    make_tokenizer(folder, blueprint.text_tokens)
-    _write_json(folder / "config.json", config(plan.size))
-    _write_json(folder / "generation_config.json", generation_config(plan.size))
-    _write_json(folder / "preprocessor_config.json", preprocessor_config())
+    write_configs(folder, plan.size)
     files = list(plan.files())
     for i, (file, shapes) in enumerate(files, 1):
         progress(f"random weights {i} of {len(files)}: {file}")
@@ -139,24 +136,36 @@ def _write(folder: Path, plan: Plan, seed: int, progress: Callable[[str], None])
         _write_json(folder / INDEX, {"metadata": {"total_size": plan.bytes}, "weight_map": weight_map})
 
 
+def write_configs(folder: Path, size: Size) -> None:
+    """All of a checkpoint but its weights: tokenizer, config, generation and preprocessor config."""
+    make_tokenizer(folder, BLUEPRINTS[size].text_tokens)
+    _write_json(folder / "config.json", config(size))
+    _write_json(folder / "generation_config.json", generation_config(size))
+    _write_json(folder / "preprocessor_config.json", preprocessor_config())
+
+
 def _write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def draw(name: str, shape: tuple[int, ...], size: Size, seed: int) -> Tensor:
-    """One tensor, float32, from a generator of its own: neither order nor sharding changes it."""
+CPU = torch.device("cpu")
+
+
+def draw(name: str, shape: tuple[int, ...], size: Size, seed: int, device: torch.device = CPU) -> Tensor:
+    """One tensor, float32, from a generator of its own: neither order nor sharding changes it. Each kind of device
+    draws numbers of its own."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    normal = torch.empty(shape).normal_(generator=generator)
+    generator = torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+    normal = torch.empty(shape, device=device).normal_(generator=generator)
     leaf = name.rsplit(".", 1)[-1]
     if name in (TEXT_EMBEDDING, LM_HEAD):
         return _text_rows(normal, size)
     if leaf == "initialized":
-        return torch.ones(shape)
+        return torch.ones(shape, device=device)
     if leaf == "cluster_usage":
-        return 1 + 9 * torch.empty(shape).uniform_(generator=generator)
+        return 1 + 9 * torch.empty(shape, device=device).uniform_(generator=generator)
     if leaf == "embed_sum":
-        usage = draw(name.replace("embed_sum", "cluster_usage"), shape[:1], size, seed)
+        usage = draw(name.replace("embed_sum", "cluster_usage"), shape[:1], size, seed, device)
         return normal.mul_(_codebook_scale(name) * usage[:, None])
     if leaf == "scale":
         return normal.mul_(0.1).add_(0.5)
@@ -177,7 +186,7 @@ def _text_rows(normal: Tensor, size: Size) -> Tensor:
     first = BLUEPRINTS[size].text_tokens
     im_end = special_ids(first)["<|im_end|>"]
     normal.mul_(2 / math.sqrt(normal.shape[1]))  # logits of standard deviation 2
-    scale = torch.full(normal.shape[:1], 1.0)
+    scale = torch.full(normal.shape[:1], 1.0, device=normal.device)
     scale[:BYTES] = 0.4
     scale[first:] = 0.4
     # The best of n logits is about sqrt(2 ln n) - 0.4 deviations up; a single one passes 2 in 2 of 100 steps.

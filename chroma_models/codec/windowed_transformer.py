@@ -9,6 +9,7 @@ from torch import Tensor
 from chroma_models.checkpoint.architecture import CodecShape
 from chroma_models.codec.stream_state import StreamState
 from chroma_models.engine.kv_cache import contiguous_runs
+from chroma_models.kernels import triton_kernels
 from chroma_models.layers import TensorSource
 
 
@@ -55,6 +56,7 @@ class WindowedTransformer:
         half = torch.arange(0, shape.head_dim, 2, dtype=torch.int64).float() / shape.head_dim
         self._frequencies = (1.0 / shape.rope_theta**half).to(device)
         self._ones = torch.ones((), device=device)
+        self._kernels = triton_kernels("codec.ring_kernel", device)
 
     def step(self, state: StreamState, slots: list[int], x: Tensor) -> Tensor:
         """Advance several streams by the same number of positions, in place.
@@ -92,11 +94,17 @@ class WindowedTransformer:
         """
         rows, n = x.shape[:2]
         positions = first[:, None] + torch.arange(n, device=x.device)
-        cells = (positions % state.cells + slots[:, None] * state.cells).view(-1)
-        mask = self._ring_mask(positions, state.cells, state.cells)
         turn = self._turn(positions.view(-1))
         flat, width = x.view(rows * n, -1), self.shape.heads * self.shape.head_dim
         attended = state.scratch("attended", rows, n, width)
+        if self._kernels is not None:
+            for layer, ring in zip(self.layers, state.ring, strict=True):
+                h = self._product(layer, flat)
+                self._kernels.attend_ring(h, turn, ring, slots, first, attended, self.shape.context)
+                self._finish(layer, flat, attended.view(rows * n, width))
+            return x
+        cells = (positions % state.cells + slots[:, None] * state.cells).view(-1)
+        mask = self._ring_mask(positions, state.cells, state.cells)
         rings = state.scratch("rings", rows, *state.ring.shape[2:])
         for layer, ring in zip(self.layers, state.ring, strict=True):
             h = self._qkv(layer, flat, turn)
@@ -134,11 +142,15 @@ class WindowedTransformer:
 
     def _qkv(self, layer: Layer, x: Tensor, turn: Tensor) -> Tensor:
         """Queries, keys (both rotated) and values of [n, hidden], side by side in one row each."""
-        h = F.linear(F.layer_norm(x, x.shape[-1:], *layer.norm1, self.shape.norm_eps), layer.qkv)
+        h = self._product(layer, x)
         heads = 2 * self.shape.heads
         turning = h[:, : heads * self.shape.head_dim].view(len(h), heads, -1, 2)
         torch.view_as_complex(turning).mul_(turn)
         return h
+
+    def _product(self, layer: Layer, x: Tensor) -> Tensor:
+        """Queries, keys and values, none of them rotated."""
+        return F.linear(F.layer_norm(x, x.shape[-1:], *layer.norm1, self.shape.norm_eps), layer.qkv)
 
     def _finish(self, layer: Layer, x: Tensor, attended: Tensor) -> None:
         """Add the attention output and then the MLP's to x [n, hidden], in place."""

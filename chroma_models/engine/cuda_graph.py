@@ -1,6 +1,7 @@
 """Passes of fixed shapes on fixed memory: captured as CUDA graphs where there is CUDA, ordinary calls elsewhere."""
 
 import logging
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+_capturing = threading.Lock()  # a capture begins by waiting for the whole device, which nobody may while one is on
 Progress = Callable[[int, int], None]  # told (graphs made, of how many)
 
 
@@ -50,7 +52,8 @@ class Graph:
         self.output: Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
-            with torch.cuda.device(device):  # a capture is on the current device, whatever its tensors are on
+            # A capture is on the current device, wherever its tensors are.
+            with _capturing, torch.cuda.device(device):
                 self._capture(pool)
 
     def _capture(self, pool: Any) -> None:
@@ -61,7 +64,8 @@ class Graph:
                 self._work()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        # What other threads do on the device is theirs: a capture is of this thread's work alone.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self.output = self._work()
 
     def __call__(self) -> Tensor:

@@ -1,7 +1,8 @@
 """Preallocated keys and values of every slot, and a transformer step over some of them."""
 
-from collections.abc import Callable
 from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,6 @@ from torch import Tensor
 
 from chroma_models.layers import Stack, grouped_attention, rms_norm
 from chroma_models.tokens import Tokens
-
-Attention = Callable[[Tensor, Tensor, Tensor, Tensor, int, float], Tensor]
 
 BUCKET = 64  # keys are read in multiples of this, the rest masked, so that views of the cache are made once
 
@@ -111,10 +110,11 @@ class Lane:
     """
 
     def __init__(
-        self, cache: KvCache, stack: Stack, tokens: Tokens, rows: int, n: int, kernel: Attention | None = None
+        self, cache: KvCache, stack: Stack, tokens: Tokens, rows: int, n: int, *, own_slots: bool = False
     ) -> None:
-        """kernel takes the place of masked attention where row r is slot r; decode_attention says what it is given."""
-        self._kernel, self._slots = kernel, torch.arange(rows, device=stack.device)
+        """own_slots: row r is slot r, and no token is left out; where there are kernels, they need to know no more."""
+        self._kernels = stack.kernels if own_slots else None
+        self._slots = torch.arange(rows, device=stack.device)
         shape = stack.shape
         self.tokens, self.rows, self.n, self.x = tokens, rows, n, tokens.x
         self._cache, self._stack = cache, stack
@@ -204,6 +204,8 @@ class Lane:
 
     def pass_through(self, runs: list[tuple[int, int, int]], length: int) -> Tensor:
         """The stack over tokens, integers and cache as they are: no shape depends on their values."""
+        if self._kernels is not None:
+            return self._pass_through_kernels(self._kernels)
         stack, cache, tokens = self._stack, self._cache, self.tokens
         rope = stack.rope(self._at)
         mask = cache.rows_seen(length).index_select(0, self._seen)
@@ -214,11 +216,7 @@ class Lane:
             tokens.open(layer, rope)
             cache.flat[i].index_copy_(0, self._cells, tokens.kv)
             self._gather()
-            if self._kernel is not None:
-                queries = self._queries.contiguous()
-                starts = self._at[:: self.n]
-                attended = self._kernel(queries, cache.cells[i], self._slots, starts, self.n, self._stack.scale)
-            elif self._one:
+            if self._one:
                 attended = _attend_one(self._queries[0], *views[0][i], mask, stack.scale)[None]
             else:
                 parts = [
@@ -227,6 +225,25 @@ class Lane:
                 ]
                 attended = parts[0] if len(parts) == 1 else torch.cat(parts)
             self._scatter(attended)
+            tokens.finish(layer)
+        last = tokens.x if self.n == 1 else tokens.x.index_select(0, self._last)
+        return rms_norm(last, stack.norm, stack.shape.norm_eps)
+
+    def _pass_through_kernels(self, kernels: ModuleType) -> Tensor:
+        """The same in fewer launches, and without a mask: a row reads its own keys, however many the others have."""
+        stack, tokens = self._stack, self.tokens
+        starts = self._at[:: self.n].contiguous()
+        where: dict[str, Any] = {
+            "slots": self._slots,
+            "starts": starts,
+            "writes": self._cells,
+            "row_step": self.n,
+            "token_step": 1,
+        }
+        rope = (stack.cos, stack.signed_sin, self._at)
+        for layer, cells in zip(stack.layers, self._cache.cells, strict=True):
+            tokens.open(layer, None)
+            kernels.attend(self._q, tokens.kv, cells, tokens.attended, n=self.n, scale=stack.scale, rope=rope, **where)
             tokens.finish(layer)
         last = tokens.x if self.n == 1 else tokens.x.index_select(0, self._last)
         return rms_norm(last, stack.norm, stack.shape.norm_eps)

@@ -26,11 +26,14 @@ class Row:
     steps: deque[TextStep] = field(default_factory=deque)  # arrived, not yet spoken
     text_ended: bool = False  # im_end was injected
     text_cut: bool = False  # the Reasoner stopped without im_end
+    fed_at: float | None = None  # when its first text step came
+    first_frame_s: float = 0.0  # from there to the first frame
     started_at: float | None = None  # when playback could begin: the first frame's time
     started_frame: int = 0
     held: bool = False
     lead_limit_s: float = 0.0
-    in_flight: bool = False
+    in_flight: int = 0  # frames proposed and not yet out
+    ahead: int = 0  # frames that may be proposed beyond the one that is awaited
     prefill_s: float = 0.0
     step_s: float = 0.0
     waited_s: float = 0.0  # for text
@@ -50,12 +53,26 @@ class Row:
 
     @property
     def ready(self) -> bool:
-        """Can it step now: prefilled, not in flight, and its text there if it needs it?"""
-        return self.prompt is None and not self.in_flight and bool(self.steps or not self.pair_due)
+        """Can it step now: prefilled, its text there if it needs it, and of what is in flight nothing to wait for?
+
+        A row that goes `ahead` is stepped again before its last frame is out. Should that frame end the turn, the one
+        after it is thrown away.
+        """
+        if self.prompt is not None or (self.pair_due and not self.steps):
+            return False
+        if not self.in_flight:
+            return True
+        foreseen = self.next_frame >= self.turn.limits.max_frames or self.windows.rolls(self.next_frame)
+        return self.in_flight <= self.ahead and not foreseen
+
+    @property
+    def next_frame(self) -> int:
+        """Index of the frame that is proposed next."""
+        return self.frame + self.in_flight
 
     @property
     def pair_due(self) -> bool:
-        return wants_pair(self.frame) and not self.text_ended
+        return wants_pair(self.next_frame) and not self.text_ended
 
     def lead_s(self, now: float) -> float:
         if self.started_at is None:
@@ -72,8 +89,8 @@ class Row:
 
     def proposed(self, step: TextStep | None, im_end: int, now: float) -> None:
         """The row's next segment is on its way."""
-        self.position += segment_positions(self.frame, step is not None)
-        self.in_flight = True
+        self.position += segment_positions(self.next_frame, step is not None)
+        self.in_flight += 1
         self.text_ended = self.text_ended or (step is not None and step.token == im_end)
         if self.idle_since is not None:
             self.waited_s += now - self.idle_since
@@ -83,6 +100,7 @@ class Row:
         """A frame is out."""
         if self.started_at is None:
             self.started_at, self.started_frame = now, self.frame
+            self.first_frame_s = now - (self.fed_at or now)
         else:  # a listener who had nothing left waited: he plays on from here, and is no further behind than others
             self.started_at -= min(0.0, self.lead_s(now))
         self.recent.append(frame)
@@ -97,6 +115,7 @@ class Row:
 
     def finished(self, reason: FinishReason) -> Finished:
         timing = {
+            "backbone.first_frame": self.first_frame_s,
             "backbone.prefill": self.prefill_s,
             "backbone.steps": self.step_s,
             "backbone.text_wait": self.waited_s,

@@ -1,13 +1,11 @@
 """How the rows of a pass draw, kept where a captured pass reads it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from chroma_models.sampling import RowSampling
-from chroma_models.transfer import send
 
 WIDEST_K = 64  # top-k up to this has a graph of its own; anything above sorts the vocabulary
 
@@ -30,13 +28,6 @@ class RowBuffers:
         top_k, seeds, indices = self.ints[:, :rows].unbind()
         return RowSampling(self.floats[:rows], top_k, seeds, indices, greedy=widest_k < 0, widest_k=max(widest_k, 0))
 
-    def fill(self, at: Sequence[int], sampling: RowSampling) -> None:
-        """Put the rows of a batch in the rows `at`."""
-        index = send(torch.tensor(list(at)), self.device)
-        self.floats.index_copy_(0, index, sampling.temperature)
-        drawn = torch.stack([sampling.top_k, sampling.seeds, sampling.indices])
-        self.ints.index_copy_(1, index, drawn)
-
     def begin_with(self, sampling: RowSampling) -> None:
         """Put the rows of a batch in the first rows."""
         rows = len(sampling.temperature)
@@ -45,8 +36,8 @@ class RowBuffers:
             kept[:rows].copy_(given)
 
 
-def widest(sampling: RowSampling, vocab: int) -> int:
-    """Which of the passes draws for these rows: -1 greedy, else how many of the best logits it looks at."""
-    if sampling.greedy:
+def widest(greedy: bool, widest_k: int, vocab: int) -> int:
+    """Which of the passes draws for rows of these: -1 greedy, else how many of the best logits it looks at."""
+    if greedy:
         return -1
-    return WIDEST_K if sampling.widest_k <= min(WIDEST_K, vocab) else vocab
+    return WIDEST_K if widest_k <= min(WIDEST_K, vocab) else vocab

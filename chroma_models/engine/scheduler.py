@@ -35,7 +35,7 @@ class Paced(Protocol):
     @property
     def ready(self) -> bool: ...  # it could step now
     @property
-    def in_flight(self) -> bool: ...
+    def in_flight(self) -> int: ...
     @property
     def prefill_left(self) -> int: ...  # positions
     def lead_s(self, now: float) -> float: ...  # 0 until started

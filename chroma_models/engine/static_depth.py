@@ -55,7 +55,7 @@ class StaticDepth:
 
     def _complete(self, hidden: Tensor, code0: Tensor, sampling: RowSampling) -> Tensor:
         count = len(hidden)
-        rows, k = fitting(self.buckets, count), widest(sampling, self.codebook_size)
+        rows, k = fitting(self.buckets, count), widest(sampling.greedy, sampling.widest_k, self.codebook_size)
         graph = self.graphs.get((rows, k), partial(self._pass, rows, k))
         if graph is None:
             return self.depth.complete(hidden, code0, sampling)

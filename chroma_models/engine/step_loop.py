@@ -18,7 +18,7 @@ from chroma_models.engine.decoder_engine import FrameDecoder
 from chroma_models.engine.row import Row
 from chroma_models.engine.scheduler import Plan, Scheduler
 from chroma_models.engine.slots import Slot
-from chroma_models.engine.static_step import make_step
+from chroma_models.engine.static_step import StaticStep, make_step
 from chroma_models.engine.step import FrameStep
 from chroma_models.engine.step_times import StepTimes
 from chroma_models.engine.voice_cache import VoiceCache
@@ -44,7 +44,8 @@ class _Batch:
 class StepLoop:
     """Runs commands from the event loop, then one iteration: prefill a portion, propose, hand to the decoder, commit.
 
-    With a split decoder two half-batches are in flight, so one computes here while the other is away. A row whose text
+    With a split decoder two half-batches are in flight, so one computes here while the other is away; with graphs and
+    the decoder here the next step is launched before the last one's codes are read. A row whose text
     is late, or whose lead is long enough, sits out and holds nobody. Who goes when is the Scheduler's.
 
     deliver  called in this thread with what turns are to get
@@ -67,6 +68,8 @@ class StepLoop:
         self._decoder = decoder
         self.step = make_step(backbone, decoder, config.slots + config.reserved_slots, config.step)
         self._deliver, self._died = deliver, died
+        # A pass that keeps its codes on the device need not wait for the host to have read them.
+        self._ahead = 1 if fused and isinstance(self.step, StaticStep) else 0
         self._max_in_flight = 1 if fused else config.half_batches
         self._scheduler = Scheduler(self.times)
         self._rows: dict[int, Row] = {}
@@ -122,7 +125,8 @@ class StepLoop:
         try:
             key = (text_tokens, turn.voice.codes)
             prompt = self.backbone.embed_voice(text_tokens, turn.voice)
-            row = Row(slot, turn, Windows(prompt.shape[0], self.backbone.positions), prompt, voice_key=key)
+            windows = Windows(prompt.shape[0], self.backbone.positions)
+            row = Row(slot, turn, windows, prompt, voice_key=key, ahead=self._ahead)
             cached = self.voices.get(key)
             if cached is not None:
                 self.step.write_prefix(slot.row, cached)
@@ -144,6 +148,7 @@ class StepLoop:
     def feed(self, slot: Slot, steps: list[TextStep]) -> None:
         row = self._rows.get(slot.row)
         if row is not None and row.slot is slot:
+            row.fed_at = row.fed_at or time.monotonic()
             row.steps.extend(steps)
 
     def cut_text(self, slot: Slot) -> None:
@@ -177,6 +182,7 @@ class StepLoop:
         except Exception as error:
             log.error("graph capture failed; the Backbone goes on with plain calls", exc_info=error)
             self.step = FrameStep(self.backbone, self._decoder, self.config.slots + self.config.reserved_slots)
+            self._ahead = 0
 
     def _turn_over(self) -> None:
         """Commands, then an iteration, or a nap when there is nothing to do."""
@@ -211,11 +217,12 @@ class StepLoop:
                 plan.step.insert(0, plan.prefill)
         ready = plan.step
         several = self._max_in_flight > 1 and len(self._rows) >= self.config.min_split_rows
-        if ready and (not self._in_flight or (several and len(self._in_flight) < self._max_in_flight)):
+        most = self._max_in_flight if several else 1 + self._ahead
+        if ready and len(self._in_flight) < most:
             if several and not self._in_flight:
                 ready = ready[: max(1, -(-len(ready) // self._max_in_flight))]
             self._propose(sorted(ready, key=lambda row: row.slot.row))
-            if several and len(self._in_flight) < self._max_in_flight:
+            if len(self._in_flight) < most:
                 return
         if self._in_flight:
             self._commit(self._in_flight.popleft())
@@ -257,7 +264,7 @@ class StepLoop:
             codes = self.step.propose(
                 [row.slot.row for row in rows],
                 [row.position for row in rows],
-                [row.frame for row in rows],
+                [row.next_frame for row in rows],
                 steps,
                 [row.turn.sampling for row in rows],
             )
@@ -271,7 +278,7 @@ class StepLoop:
     def _commit(self, batch: _Batch) -> None:
         """Take a batch's codes: into the buffer that feeds the next step, and out to each turn."""
         for row in batch.rows:
-            row.in_flight = False
+            row.in_flight -= 1
         alive = [i for i, row in enumerate(batch.rows) if self._rows.get(row.slot.row) is row]
         if not alive:  # everybody has hung up: nobody waits for the answer
             batch.codes.cancel()
@@ -288,7 +295,7 @@ class StepLoop:
         except Exception as error:
             self._fail([batch.rows[i] for i in alive], error, "A step of the Backbone failed.")
             return
-        elapsed, now = time.perf_counter() - batch.started, time.monotonic()
+        elapsed, now = time.perf_counter() - max(batch.started, self._working_since), time.monotonic()
         eos = self.backbone.architecture.codebook_eos
         for i, codes_of_row in zip(alive, host, strict=True):
             row = batch.rows[i]

@@ -3,7 +3,8 @@
     python -m loadtest.kernels.attention --device cuda --rows 1,8,64,256
 
 Each candidate is first compared with a plain float32 computation, then timed as one layer of a step: launched eagerly,
-and on CUDA from a graph, which is what a step does.
+and on CUDA from a graph, which is what a step does. What is timed begins with one product's output and ends where the
+next one reads.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ KV_HEADS, GROUP, DIM, POSITIONS = 8, 4, 64, 2050
 
 
 class Case:
-    """Rows of random lengths up to `longest`, n queries each."""
+    """Rows of random lengths up to `longest`, n new tokens each, turned already."""
 
     def __init__(self, rows: int, n: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
         generator = torch.Generator(device).manual_seed(rows)
@@ -33,39 +35,53 @@ class Case:
 
         self.rows, self.n, self.device = rows, n, device
         self.cells = normal(rows, POSITIONS, 2, KV_HEADS, DIM)
-        self.queries = normal(rows, KV_HEADS, n * GROUP, DIM)
+        self.queries, self.pairs = normal(rows * n, KV_HEADS * GROUP * DIM), normal(rows * n, 2 * KV_HEADS * DIM)
         self.starts = torch.randint(64, longest - n, (rows,), generator=generator, device=device)
-        self.slots = torch.arange(rows, device=device)
+        self.slots, self.sources = torch.arange(rows, device=device), torch.arange(rows * n, device=device)
+        at = self.starts[:, None] + torch.arange(n, device=device)
+        self.writes = (self.slots[:, None] * POSITIONS + at).flatten()
         self.length = longest
-        seen = self.starts[:, None] + torch.arange(n, device=device).repeat_interleave(GROUP)
-        ahead = torch.arange(self.length, device=device) > seen[:, :, None]
+        ahead = torch.arange(longest, device=device) > at.repeat_interleave(GROUP, 1)[:, :, None]
         self.mask = torch.zeros(ahead.shape, dtype=dtype, device=device).masked_fill_(ahead, float("-inf"))[:, None]
+        self._out = torch.zeros_like(self.queries)
+
+    def _operands(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [rows, kv_heads, n * GROUP, DIM], keys and values; the new ones are written."""
+        self.cells.view(-1, 2 * KV_HEADS * DIM).index_copy_(0, self.writes, self.pairs)
+        queries = self.queries.view(self.rows, self.n, KV_HEADS, GROUP, DIM).transpose(1, 2)
+        keys, values = self.cells[:, : self.length].permute(2, 0, 3, 1, 4)
+        return queries.reshape(self.rows, KV_HEADS, -1, DIM), keys, values
+
+    def _tokens(self, attended: Tensor) -> Tensor:
+        return attended.view(self.rows, KV_HEADS, self.n, GROUP, DIM).transpose(1, 2).reshape(self.queries.shape)
 
     def plain(self) -> Tensor:
-        """The definition, in float32."""
-        cells = self.cells[:, : self.length].float()
-        k, v = cells[:, :, 0].transpose(1, 2), cells[:, :, 1].transpose(1, 2)
-        scores = self.queries.float() @ k.transpose(2, 3) * DIM**-0.5 + self.mask.float()
-        return torch.softmax(scores, -1) @ v
+        """The definition, in float32: [tokens, heads * DIM]."""
+        q, k, v = (x.float() for x in self._operands())
+        return self._tokens(torch.softmax(q @ k.transpose(2, 3) * DIM**-0.5 + self.mask.float(), -1) @ v)
 
     def sdpa(self) -> Tensor:
-        cells = self.cells[:, : self.length].permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(self.queries, cells[0], cells[1], attn_mask=self.mask, scale=DIM**-0.5)
+        q, k, v = self._operands()
+        return self._tokens(F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=DIM**-0.5))
 
     def triton(self) -> Tensor:
-        from chroma_models.engine.decode_attention import decode_attention
+        from chroma_models.token_kernels import attend
 
-        return decode_attention(self.queries, self.cells, self.slots, self.starts, self.n, DIM**-0.5)
+        where: dict[str, Any] = {
+            "slots": self.slots,
+            "starts": self.starts,
+            "writes": self.writes,
+            "sources": self.sources,
+        }
+        steps: dict[str, Any] = {"n": self.n, "row_step": self.n, "token_step": 1}
+        attend(self.queries, self.pairs, self.cells, self._out, scale=DIM**-0.5, **steps, **where)
+        return self._out
 
 
 def candidates(case: Case) -> dict[str, Callable[[], Tensor]]:
     """By name; Triton's only where it can run."""
     found: dict[str, Callable[[], Tensor]] = {"sdpa": case.sdpa}
-    try:
-        import chroma_models.engine.decode_attention  # noqa: F401
-    except ImportError:
-        return found
-    return found | {"triton": case.triton}
+    return found | {"triton": case.triton} if case.device.type == "cuda" else found
 
 
 def captured(work: Callable[[], Tensor]) -> Callable[[], object]:

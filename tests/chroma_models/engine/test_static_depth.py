@@ -77,7 +77,7 @@ def test_the_engine_answers_the_same_bytes(depth: DepthDecoder) -> None:
     given_batch = batch(depth, 5, [-1, 5], Random(2))
     answer = engine.complete(DecoderBatch.pack(*given_batch))
     assert torch.equal(unpack_codes(answer, depth.device), depth.complete(*given_batch))
-    assert engine.rows == 5
+    assert engine.ran.rows == 5
 
 
 def test_an_empty_batch_has_no_codes(depth: DepthDecoder) -> None:

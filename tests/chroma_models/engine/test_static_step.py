@@ -18,6 +18,7 @@ from chroma_models.engine.step import FrameStep
 from chroma_models.interleave import segment_positions, wants_pair
 from chroma_models.loading import load_backbone, load_decoder
 from chroma_models.types import CODEBOOKS, Sampling, TextStep
+from tests.chroma_models import plain_kernels
 from tests.chroma_models.captures import rehearsing
 
 FP32 = TorchConfig(device="cpu", dtype="float32")
@@ -126,25 +127,15 @@ def test_a_capture_with_turns_under_way_changes_nothing(
         np.testing.assert_array_equal(ours, theirs)
 
 
-def plain_attention(
-    queries: torch.Tensor, cells: torch.Tensor, slots: torch.Tensor, starts: torch.Tensor, n: int, scale: float
-) -> torch.Tensor:
-    """What a kernel is asked for, row by row."""
-    out = torch.empty_like(queries)
-    group = queries.shape[2] // n
-    for row, (slot, start) in enumerate(zip(slots.tolist(), starts.tolist(), strict=True)):
-        for query in range(n * group):
-            k, v = cells[slot, : start + query // group + 1].permute(1, 2, 0, 3)
-            scores = torch.softmax((k @ queries[row, :, query, :, None])[..., 0] * scale, -1)
-            out[row, :, query] = (scores[:, None] @ v)[:, 0]
-    return out
-
-
-def test_a_kernel_of_its_own_gets_what_attention_needs(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_kernels_of_its_own_get_what_they_need(
+    parts: Parts, tiny: Path, monkeypatch: pytest.MonkeyPatch, fused: bool
+) -> None:
     schedule = [[0, 2, 5], [0, 1, 2, 5], [1, 5], [0, 1, 2, 3, 4, 5]]
     ordinary = speak(parts.ordinary(), schedule, [-1] * SLOTS)
-    monkeypatch.setattr("chroma_models.engine.static_step._kernel", lambda _: plain_attention)
-    static = speak(parts.static(fused=True), schedule, [-1] * SLOTS)
+    monkeypatch.setattr("chroma_models.layers.FOLDED", set())  # kernels are for stacks as published
+    monkeypatch.setattr("chroma_models.layers.triton_kernels", lambda *_: plain_kernels)
+    static = speak(Parts(tiny).static(fused=fused), schedule, [-1] * SLOTS)
     for ours, theirs in zip(static, ordinary, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
