@@ -22,6 +22,7 @@ import torch
 
 from chroma_models.checkpoint.sizes import Size
 from loadtest import engine_bench, pipeline_bench
+from loadtest.engine_streams import Model
 from loadtest.kernels import attention, bf16, captures, profile
 from loadtest.machine import line, machine
 from loadtest.timing import Roofline, write_json
@@ -37,12 +38,12 @@ class Card:
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.machine = machine()
         self.roofline = Roofline.measure(self.device, self.dtype)
-        self._model: engine_bench.Model | None = None
+        self._model: Model | None = None
 
     @property
-    def model(self) -> engine_bench.Model:
+    def model(self) -> Model:
         if self._model is None:
-            self._model = engine_bench.Model(self.size, 0, self.device, self.dtype)
+            self._model = Model(self.size, 0, self.device, self.dtype)
         return self._model
 
     def forget(self) -> None:

@@ -37,6 +37,8 @@ ARROWS = (
             "loadtest/pipeline_bench.py",
             "loadtest/kernels",
             "loadtest/plan/roofline.py",
+            "loadtest/engine_streams.py",
+            "loadtest/h200.py",
         ),
     ),
     # A pickle from another process runs code; errors cross replicas by Ray's own means.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chroma_models.checkpoint.sizes import Size
 from chroma_models.engine.kv_cache import KvCache
-from loadtest.engine_bench import Model
+from loadtest.engine_streams import Model
 
 LEAST_COSINE = 0.99  # between the two states of a position; below it bfloat16 is broken, not rounded
 

@@ -13,7 +13,7 @@ import torch
 from chroma_models.engine.cuda_graph import buckets
 from chroma_models.types import CODEBOOKS
 from loadtest import engine_bench
-from loadtest.engine_bench import Model, Streams
+from loadtest.engine_streams import Model, Streams
 
 FRAMES = 8
 LEAST_SAME = 0.2  # in bfloat16, where kernels round differently; other computations would agree once in 2,048 codes

@@ -19,7 +19,8 @@ from chroma_models.checkpoint.sizes import Size
 from chroma_models.codec.stream_decoder import StreamDecoder
 from chroma_models.types import CODEBOOKS
 from loadtest import engine_bench
-from loadtest.engine_bench import DTYPES, Model, Streams
+from loadtest.engine_bench import DTYPES
+from loadtest.engine_streams import Model, Streams
 from loadtest.timing import synchronize
 
 FRAMES = 10

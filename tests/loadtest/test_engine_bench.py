@@ -13,14 +13,15 @@ from chroma_models.checkpoint.in_memory import RandomWeights
 from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.eager_reference import EagerReference
 from loadtest import engine_bench
+from loadtest.engine_streams import Baseline, Model, Streams
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def model() -> engine_bench.Model:
-    return engine_bench.Model("tiny", 0, CPU, torch.float32)
+def model() -> Model:
+    return Model("tiny", 0, CPU, torch.float32)
 
 
 def test_weights_in_memory_are_those_of_a_checkpoint(tiny: Path) -> None:
@@ -31,10 +32,10 @@ def test_weights_in_memory_are_those_of_a_checkpoint(tiny: Path) -> None:
 
 @pytest.mark.parametrize("graphs", ["--graphs", "--no-graphs"])
 @pytest.mark.parametrize("placement", ["fused", "split"])
-def test_baseline_and_engine_speak_the_same_codes(model: engine_bench.Model, graphs: str, placement: str) -> None:
+def test_baseline_and_engine_speak_the_same_codes(model: Model, graphs: str, placement: str) -> None:
     args = engine_bench.parse([graphs, "--placement", placement, "--context", "40"])
-    streams = engine_bench.Streams(model, args, 1, 12)
-    baseline = engine_bench.Baseline(model, EagerReference(model.weights, CPU, torch.float32), 40)
+    streams = Streams(model, args, 1, 12)
+    baseline = Baseline(model, EagerReference(model.weights, CPU, torch.float32), 40)
     baseline.advance()  # Streams has made its first frame
     for _ in range(8):
         np.testing.assert_array_equal(streams.advance(), baseline.advance())
@@ -54,8 +55,8 @@ def test_a_run_writes_what_it_printed(tmp_path: Path, capsys: pytest.CaptureFixt
     assert written["machine"]["versions"]["torch"] in capsys.readouterr().out
 
 
-def test_a_frame_of_the_tiny_shape_is_at_most_a_thousand_operators(model: engine_bench.Model) -> None:
-    streams = engine_bench.Streams(model, engine_bench.parse(["--no-graphs"]), 1, 12)
+def test_a_frame_of_the_tiny_shape_is_at_most_a_thousand_operators(model: Model) -> None:
+    streams = Streams(model, engine_bench.parse(["--no-graphs"]), 1, 12)
     streams.advance()
     streams.advance()
     assert engine_bench.launches(streams.advance, CPU) <= 1000
