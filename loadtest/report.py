@@ -19,6 +19,7 @@ START, END = "<!-- table:start -->", "<!-- table:end -->"
 UNKNOWN = ("not measured yet", "no H200 was at hand")
 Result = dict[str, Any]
 Row = tuple[str, str, str, str]
+FRAME_MS = 80.0
 
 
 def main() -> int:
@@ -42,8 +43,9 @@ def main() -> int:
 
 
 def read(folder: Path) -> dict[str, Result]:
-    """Every result by its file's name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """Every result by its file's name below the folder."""
+    paths = sorted(folder.rglob("*.json"))
+    return {str(path.relative_to(folder).with_suffix("")): json.loads(path.read_text()) for path in paths}
 
 
 def between(text: str, rows: str) -> str:
@@ -58,7 +60,8 @@ def between(text: str, rows: str) -> str:
 def table(results: dict[str, Result]) -> str:
     """The paper's figures beside ours; what nobody measured says so."""
     rows: list[Row] = [
-        ("RTF, one stream, H200", "0.43", *_first(_pipelines(results, "H200"), _alone("rtf", "{:.3f}", 1))),
+        ("RTF, one stream, H200, step times of all stages added up", "0.43", *_stepped(results, "H200", 1)),
+        ("the same, 256 streams", "-", *_stepped(results, "H200", 256)),
         (
             "first audio after commit, H200",
             "147 ms (first token)",
@@ -133,6 +136,11 @@ def report(results: dict[str, Result]) -> str:
 
 
 def _section(result: Result) -> Iterator[str]:
+    for _, batches in _engines({"": result}):
+        names = ("batch", "frame_ms", "backbone_ms", "decoder_ms", "codec_ms", "codec_group_ms", "reasoner_ms", "rtf")
+        cells = [[entry.get(name) for name in names] for entry in batches]
+        rows0 = [tuple("-" if x is None else f"{x:.3g}" for x in row) for row in cells]
+        yield _markdown(names, rows0)
     entries = result.get("by_streams", [])
     if entries and "question_s" in entries[0]:
         rows = [(f"{e['question_s']:g} s", _ms(e["first_audio_s"]), _ms(e["first_audio_warm_s"])) for e in entries]
@@ -248,6 +256,25 @@ def _of(results: dict[str, Result], benchmark: str) -> list[Result]:
 def _pipelines(results: dict[str, Result], gpu: str) -> list[Result]:
     full = [r for r in _of(results, "pipeline") if gpu in (r["machine"]["gpu"] or "") and "full" in r["checkpoint"]]
     return [r for r in full if "streams" in r["by_streams"][0]]
+
+
+def _engines(results: dict[str, Result]) -> Iterator[tuple[Result, list[Result]]]:
+    """Runs of the engine benchmark at full size, and their batches."""
+    for result in results.values():
+        found = result.get("results")
+        if isinstance(found, dict) and found.get("size") == "full":
+            yield result, found["batches"]
+
+
+def _stepped(results: dict[str, Result], gpu: str, streams: int) -> tuple[str, str]:
+    """RTF of a batch where every stage was measured, with Mimi a frame at a time and four at a time."""
+    for result, batches in _engines(results):
+        for entry in batches:
+            whole = entry["batch"] == streams and entry["codec_ms"] is not None and entry["reasoner_ms"] is not None
+            if whole and gpu in (result["machine"]["gpu"] or ""):
+                grouped = entry["rtf"] - (entry["codec_ms"] - entry["codec_group_ms"]) / FRAME_MS
+                return f"{entry['rtf']:.3f}; {grouped:.3f} with the codec four frames at a time", _where(result)
+    return UNKNOWN
 
 
 def _alone(key: str, form: str, scale: float) -> Callable[[Result], str]:

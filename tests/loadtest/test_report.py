@@ -18,16 +18,22 @@ def alone(machine: dict[str, object], checkpoint: str) -> dict[str, object]:
     return {"benchmark": "pipeline", "machine": machine, "checkpoint": checkpoint, "by_streams": [entry]}
 
 
+def stepped(machine: dict[str, object], size: str = "full") -> dict[str, object]:
+    entry = {"batch": 1, "frame_ms": 2.0, "codec_ms": 1.6, "codec_group_ms": 0.8, "reasoner_ms": 1.2, "rtf": 0.06}
+    return {"machine": machine, "results": {"size": size, "batches": [entry]}}
+
+
 def test_what_nobody_measured_says_so() -> None:
-    assert table({}).count("not measured yet") == 2
-    assert table({"cpu": alone(MACHINE, "checkpoints/full")}).count("not measured yet") == 2
-    assert table({"tiny": alone(H200, "checkpoints/tiny")}).count("not measured yet") == 2
+    assert table({}).count("not measured yet") == 3
+    assert table({"cpu": alone(MACHINE, "checkpoints/full"), "mid": stepped(H200, "mid")}).count("not measured") == 3
+    assert table({"tiny": alone(H200, "checkpoints/tiny"), "cpu": stepped(MACHINE)}).count("not measured yet") == 3
 
 
 def test_a_full_run_on_the_papers_gpu_stands_beside_its_figures() -> None:
-    rows = table({"h200": alone(H200, "checkpoints/full")}).splitlines()
-    assert rows[2] == "| RTF, one stream, H200 | 0.43 | 0.020 | NVIDIA H200, 2026-01-02 |"
-    assert rows[3].startswith("| first audio after commit, H200 | 147 ms (first token) | 20 ms |")
+    rows = table({"h200": alone(H200, "checkpoints/full"), "h200/fused": stepped(H200)}).splitlines()
+    assert rows[2].startswith("| RTF, one stream, H200, step times of all stages added up | 0.43 | 0.060; 0.050 with")
+    assert rows[2].endswith("| NVIDIA H200, 2026-01-02 |")
+    assert rows[4].startswith("| first audio after commit, H200 | 147 ms (first token) | 20 ms |")
 
 
 def test_only_what_stands_between_the_markers_changes() -> None:
@@ -46,6 +52,6 @@ def test_check_notices_a_stale_readme(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr("sys.argv", [*asked, *arguments])
         assert report.main() == code
     assert table(read(results)) in readme.read_text()
-    readme.write_text(readme.read_text().replace("0.020", "0.010"))
+    readme.write_text(readme.read_text().replace("20 ms", "10 ms"))
     monkeypatch.setattr("sys.argv", [*asked, "--check"])
     assert report.main() == 1
