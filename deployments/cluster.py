@@ -18,14 +18,15 @@ QUIET = LoggingConfig(log_level="WARNING")
 
 
 @contextlib.contextmanager
-def local_ray(*, quiet: bool = True) -> Iterator[None]:
-    """A Ray of this process alone, without dashboard. Never joins another cluster."""
+def local_ray(*, quiet: bool = True, metrics_port: int = 0) -> Iterator[None]:
+    """A Ray of this process alone, without dashboard. Never joins another cluster. metrics_port: 0 takes a free one."""
     ray.init(
         address="local",
         include_dashboard=False,
         log_to_driver=not quiet,
         logging_level="ERROR",
         object_store_memory=256 << 20,
+        _metrics_export_port=metrics_port or None,
     )
     try:
         yield
@@ -33,6 +34,12 @@ def local_ray(*, quiet: bool = True) -> Iterator[None]:
         with contextlib.suppress(Exception):
             serve.delete(APP)
         ray.shutdown()
+
+
+def metrics_url() -> str:
+    """Where this machine's Ray tells its metrics."""
+    (node,) = ray.nodes()
+    return f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
 
 
 def deploy(settings: Settings, name: str = APP) -> None:

@@ -55,6 +55,22 @@ def ask(
 
 
 @app.command()
+def top(
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="A page of metrics, http://HOST:PORT/metrics; once for each node.")
+    ] = None,
+    url: Annotated[str, typer.Option(help="A running server.")] = "http://127.0.0.1:8000",
+    application: Annotated[str, typer.Option(help="Of Serve.")] = "chroma",
+    interval_s: Annotated[float, typer.Option(min=0.5, help="Between two readings.")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="One view, and an end.")] = False,
+) -> None:
+    """Watch a running graph: streams, slots, step times and RTF of each stage, and what listeners get."""
+    from deployments.cli.top import top as run
+
+    run(metrics or ["http://127.0.0.1:8080/metrics"], url, application, interval_s, once)
+
+
+@app.command()
 def demo(
     question: Annotated[Path | None, typer.Option(help="A recording; by default a small one that comes along.")] = None,
     checkpoint: Checkpoint = None,

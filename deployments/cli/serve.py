@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from deployments.cli.checks import checked, reachable_host
 from deployments.settings import Settings
 
 READY_TIMEOUT_S = 1800.0
+METRICS_PORT = 8080  # where `chroma top` looks, and Prometheus in a pod
 
 
 def load_settings(
@@ -51,9 +53,9 @@ def serve(
 ) -> None:
     """Start, say where, wait for Ctrl-C or SIGTERM, drain. While it starts or drains, either stops it at once."""
     settings = checked(load_settings(path, checkpoint, host, port, grpc_port, no_auth))
-    from deployments.cluster import deploy, drain, local_ray
+    from deployments.cluster import deploy, drain, local_ray, metrics_url
 
-    with local_ray(quiet=False):
+    with local_ray(quiet=False, metrics_port=free_port(METRICS_PORT)):
         for name in (signal.SIGINT, signal.SIGTERM):  # a shell's background job begins with SIGINT ignored
             signal.signal(name, signal.default_int_handler)
         print(f"starting the graph on {settings.models.checkpoint} ...", flush=True)
@@ -64,11 +66,23 @@ def serve(
         if settings.models.ingress.grpc_port:
             ingress = settings.models.ingress
             print(f"gRPC on {reachable_host(ingress)}:{ingress.grpc_port}", flush=True)
+        print(f"metrics on {metrics_url()}; `chroma top` shows them", flush=True)
         print("Ctrl-C drains and stops.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
         print("draining; Ctrl-C again stops at once ...", flush=True)
         drain()
+
+
+def free_port(wanted: int) -> int:
+    """The port, or 0 where somebody has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", wanted))
+        except OSError:
+            return 0
+    return wanted
 
 
 def wait_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:
