@@ -137,10 +137,10 @@ def report(results: dict[str, Result]) -> str:
 
 def _section(result: Result) -> Iterator[str]:
     for _, batches in _engines({"": result}):
-        names = ("batch", "frame_ms", "backbone_ms", "decoder_ms", "codec_ms", "codec_group_ms", "reasoner_ms", "rtf")
-        cells = [[entry.get(name) for name in names] for entry in batches]
-        rows0 = [tuple("-" if x is None else f"{x:.3g}" for x in row) for row in cells]
-        yield _markdown(names, rows0)
+        columns = ("batch", "frame_ms", "backbone_ms", "decoder_ms", "codec_ms", "codec_group_ms", "reasoner_ms", "rtf")
+        cells = [[entry.get(name) for name in columns] for entry in batches]
+        rows0: list[tuple[str, ...]] = [tuple("-" if x is None else f"{x:.3g}" for x in row) for row in cells]
+        yield _markdown(columns, rows0)
     entries = result.get("by_streams", [])
     if entries and "question_s" in entries[0]:
         rows = [(f"{e['question_s']:g} s", _ms(e["first_audio_s"]), _ms(e["first_audio_warm_s"])) for e in entries]
