@@ -33,6 +33,7 @@ from loadtest.usage import OTHERS, Usage
 RESULT = Path(__file__).with_name("results") / "load-tiny-cpu.json"
 CALIBRATION = 3  # levels
 VOID = 3
+BUSY_OTHERS = 0.25  # cores; Ray's own agents, and what else an idle machine does, take less
 ENOUGH = 0.2  # of an error between the planner and what was measured
 
 
@@ -114,7 +115,10 @@ def compared(result: dict[str, Any], slo: Slo, usage: list[dict[str, float]]) ->
         level["cores"] = {name: round(used, 3) for name, used in cores.items()}
     held, broke = result["held"], result["broke"]
     measured = (held + broke) / 2 if 0 < held < broke <= result["users"] else None
+    deciding = [level for level in levels if level["users"] in (held, broke)]
     out: dict[str, Any] = {"capacity": {"held": held, "broke": broke, "callers": measured}}
+    out["void"] = result["void"] or any(level["lag"]["void"] for level in deciding)
+    out["others"] = round(max((level["cores"].get(OTHERS, 0.0) for level in levels), default=0.0), 2)
     calibration = calibrated(levels[:CALIBRATION], slo, result["options"]["reply_s"])
     if calibration is None:
         return out
@@ -180,6 +184,10 @@ def told(result: dict[str, Any]) -> list[str]:
     if result.get("error") is not None:
         within = "within" if abs(result["error"]) <= ENOUGH else "NOT within"
         lines.append(f"error         {result['error']:+.0%}, {within} {ENOUGH:.0%}")
+    if result["others"] > BUSY_OTHERS:
+        lines.append(
+            f"other work    took up to {result['others']:.2f} cores of this machine: the figures are of what it left"
+        )
     if result["void"]:
         late = result["lag"]
         lines.append(

@@ -14,6 +14,7 @@ from deployments.settings import Settings
 
 Manifest = dict[str, Any]
 
+WITHOUT_GRPC = "realtime=8,http=2"
 HEADER = "# Written by `chroma render k8s`, from settings.yaml beside it: change that, and render again.\n"
 
 
@@ -30,8 +31,23 @@ def manifests(settings: Settings) -> dict[str, Manifest]:
     return made
 
 
+def on_demand(settings: Settings) -> dict[str, Manifest]:
+    """Beside them, and of no kustomization: applied by name when it is wanted."""
+    job = pattern("load-test")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["image"] = image(settings)
+    ingress = settings.models.ingress
+    told = {"LOCUST_HOST": f"http://chroma:{ingress.http_port}"}
+    told |= (
+        {"CHROMA_LOAD_GRPC": f"chroma:{ingress.grpc_port}"} if ingress.grpc_port else {"CHROMA_LOAD_MIX": WITHOUT_GRPC}
+    )
+    container["env"] = [{"name": name, "value": value} for name, value in told.items()] + container["env"]
+    return {"load-test.yaml": job}
+
+
 def texts(settings: Settings) -> dict[str, str]:
-    return {name: HEADER + dump(manifest) for name, manifest in manifests(settings).items()}
+    made = manifests(settings) | on_demand(settings)
+    return {name: HEADER + dump(manifest) for name, manifest in made.items()}
 
 
 def write(settings: Settings, folder: Path) -> list[Path]:

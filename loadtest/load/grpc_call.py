@@ -123,8 +123,8 @@ def code_of(error: grpc.RpcError) -> str:
 
 
 def reason_of(details: Any, otherwise: str) -> str:
-    """The reason of the google.rpc.ErrorInfo among details."""
+    """The reason of the google.rpc.ErrorInfo among details, spelled as other protocols spell it."""
     for detail in details:
         if detail.type_url.endswith("/google.rpc.ErrorInfo"):
-            return str(error_details_pb2.ErrorInfo.FromString(detail.value).reason)
+            return str(error_details_pb2.ErrorInfo.FromString(detail.value).reason).lower()
     return otherwise

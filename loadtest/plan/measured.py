@@ -20,10 +20,26 @@ class BadMeasurements(ValueError):
 
 @dataclass(frozen=True)
 class FirstAudio:
-    """One stream alone. seconds: by share of turns, as {"p95": 0.06}."""
+    """One stream alone. seconds: by share of turns, as {"p95": 0.06}, and n, how many there were."""
 
     question_s: float
     seconds: dict[str, float]
+    source: str
+
+    def at(self, share: float) -> tuple[float, str]:
+        """Seconds that a share of turns did not exceed, and where from; their median where they were too few."""
+        turns = int(self.seconds["n"])
+        if turns * (1 - share) >= 1:
+            return self.seconds[f"p{100 * share:g}"], self.source
+        return self.seconds["p50"], f"{self.source}, p50 of {turns} turns, too few for p{100 * share:g}"
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Streams that came at random within a while, as they were heard: what a model may be held against."""
+
+    streams: int
+    first_audio_s: dict[str, float]
     source: str
 
 
@@ -33,6 +49,7 @@ class Measured:
 
     curves: dict[str, Curve] = field(default_factory=dict)
     first_audio: list[FirstAudio] = field(default_factory=list)
+    crowds: list[Crowd] = field(default_factory=list)
     hop_s: tuple[float, str] | None = None
     host_us: tuple[float, str] | None = None
     ingress_cores: tuple[float, str] | None = None  # of one live conversation
@@ -50,12 +67,22 @@ def read(paths: Iterable[Path], gpu: str, size: str = "full") -> Measured:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadMeasurements(f"{path} is not a result of a benchmark ({type(error).__name__}).") from error
         source = f"measured: {path.name}"
-        engine = result.get("results") or {}
-        if on_gpu and engine.get("size") == size and "batches" in engine and "--no-graphs" not in result["command"]:
+        engine = result.get("results")
+        if (
+            on_gpu
+            and isinstance(engine, dict)
+            and engine.get("size") == size
+            and "--no-graphs" not in result["command"]
+        ):
             _engine(engine["batches"], source, points)
             found.files.append(path.name)
         elif on_gpu and result.get("benchmark") == "pipeline" and size in result["checkpoint"]:
             found.first_audio += _first_audio(result, source)
+            found.crowds += [
+                Crowd(entry["streams"], entry["first_audio_s"], source)
+                for entry in result["by_streams"]
+                if entry.get("streams", 1) > 1 and entry["first_audio_s"]
+            ]
             found.files.append(path.name)
         elif result.get("benchmark") == "graph":
             _graph(result, source, found)
@@ -73,7 +100,8 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _engine(batches: list[dict[str, Any]], source: str, points: dict[str, list[Point]]) -> None:
-    for batch in batches:
+    """Of the fused placement: where the planner lets a Decoder run."""
+    for batch in (each for each in batches if each.get("placement", "fused") == "fused"):
         for stage, key in ENGINE.items():
             if batch.get(key) is not None:
                 points.setdefault(stage, []).append(Point(batch["batch"], batch[key], source))
@@ -98,6 +126,6 @@ def _graph(result: dict[str, Any], source: str, found: Measured) -> None:
 
 def _echo(result: dict[str, Any], source: str, found: Measured) -> None:
     runs = [run for run in result["by_run"] if run["turn_detection"]]
-    if runs:
-        dearest = max(run["cores"] / run["streams"] for run in runs)
-        found.ingress_cores = (dearest, source)
+    known = "" if runs else ", without turn detection"
+    dearest = max(run["cores"] / run["streams"] for run in runs or result["by_run"])
+    found.ingress_cores = (dearest, source + known)

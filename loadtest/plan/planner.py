@@ -6,7 +6,7 @@ from typing import Literal
 
 from loadtest.plan import roofline
 from loadtest.plan.curve import Curve
-from loadtest.plan.measured import Measured
+from loadtest.plan.measured import Crowd, Measured
 from loadtest.plan.pool import Limit, Pool, Promised, Stage
 from loadtest.plan.queueing import erlang_b, fewest
 from loadtest.slo import Slo
@@ -85,6 +85,7 @@ class Plan:
     gpus_per_node: int
     ingress_cores: float
     ingress_source: str
+    crowds: tuple[tuple[Crowd, float], ...]  # measured ones, with the model's p95 of first audio for them
 
     @property
     def gpus(self) -> int:
@@ -131,7 +132,7 @@ def _plan(
     most_refused = max(1e-9, refused.most if refused else REFUSED)
     pools = [
         _pool_plan(pool, promised, workload, alone_s, most_refused, gpus_per_node)
-        for pool in pools_of(layout, workload, gpu, measured)
+        for pool in pools_of(layout, slo, workload, gpu, measured)
     ]
     cores, cores_source = measured.ingress_cores or (CORES, "assumed")
     return Plan(
@@ -148,7 +149,16 @@ def _plan(
         gpus_per_node=gpus_per_node,
         ingress_cores=cores * workload.sessions,
         ingress_source=cores_source,
+        crowds=tuple((crowd, _modelled(crowd, slo, workload, gpu, measured)) for crowd in measured.crowds),
     )
+
+
+def _modelled(crowd: Crowd, slo: Slo, workload: Workload, gpu: roofline.Gpu, measured: Measured) -> float:
+    """First audio at p95, in seconds, of a crowd on one GPU that speaks on and on."""
+    work_s, _ = _work(slo, workload, gpu, measured)
+    (pool,) = pools_of("single", slo, workload, gpu, measured)
+    arrivals_hz = crowd.streams / (workload.reply_s + work_s)
+    return work_s + replace(pool, arrivals_hz=arrivals_hz).wait_s(crowd.streams, 0.95)
 
 
 def promised_of(slo: Slo, alone_s: float, pools: int) -> Promised:
@@ -164,21 +174,33 @@ def promised_of(slo: Slo, alone_s: float, pools: int) -> Promised:
 def first_audio_alone(slo: Slo, workload: Workload, gpu: roofline.Gpu, measured: Measured) -> tuple[float, str, str]:
     """Seconds for one stream, hops included, at the promised share of turns; and the sources of both."""
     hop_s, hop_source = measured.hop_s or (HOP_S, "assumed")
+    work_s, source = _work(slo, workload, gpu, measured)
+    return work_s + HOPS * hop_s, source, hop_source
+
+
+def _work(slo: Slo, workload: Workload, gpu: roofline.Gpu, measured: Measured) -> tuple[float, str]:
+    """Seconds until the first audio of one stream in one process; and the source."""
     first = slo.find("first_audio")
-    key = f"p{100 * (first.share if first and first.share else 0.95):g}"
     if measured.first_audio:
         nearest = min(measured.first_audio, key=lambda each: abs(each.question_s - workload.question_s))
         longer_s = max(0.0, workload.question_s - nearest.question_s)
         more_ms = roofline.first_work_ms(longer_s, gpu)["Reasoner"] if longer_s else 0.0
-        source = nearest.source + (f", {longer_s:g} s of question added by roofline" if longer_s else "")
-        return nearest.seconds[key] + more_ms / 1e3 + HOPS * hop_s, source, hop_source
+        alone_s, source = nearest.at(first.share if first and first.share else 0.95)
+        source += f", {longer_s:g} s of question added by roofline" if longer_s else ""
+        return alone_s + more_ms / 1e3, source
     work_ms = sum(roofline.first_work_ms(workload.question_s, gpu).values())
-    return work_ms / 1e3 + HOPS * hop_s, f"roofline of {gpu.name} at {roofline.EFFICIENCY:.0%}", hop_source
+    return work_ms / 1e3, f"roofline of {gpu.name} at {roofline.EFFICIENCY:.0%}"
 
 
-def pools_of(layout: Layout, workload: Workload, gpu: roofline.Gpu, measured: Measured) -> list[Pool]:
-    """One replica of each kind, with nobody in it."""
+def pools_of(layout: Layout, slo: Slo, workload: Workload, gpu: roofline.Gpu, measured: Measured) -> list[Pool]:
+    """One replica of each kind, with nobody in it.
+
+    What a new turn costs is taken to be all of the time until its first audio, as if nothing of it overlapped with
+    another turn's: what was measured of crowds is no better than that. The roofline divides it between the stages.
+    """
     shapes, work = roofline.shapes(), roofline.first_work_ms(workload.question_s, gpu)
+    first_s, first_source = _work(slo, workload, gpu, measured)
+    work = {name: ms * 1e3 * first_s / sum(work.values()) for name, ms in work.items()}
     host_us, host_source = measured.host_us or (0.0, "not known")
 
     def stage(name: str) -> Stage:
@@ -193,6 +215,7 @@ def pools_of(layout: Layout, workload: Workload, gpu: roofline.Gpu, measured: Me
             shapes[name].weights_bytes,
             shapes[name].slot_bytes,
             process,
+            first_source,
         )
 
     return [

@@ -30,6 +30,7 @@ class Stage:
     weights_bytes: float = 0.0
     slot_bytes: float = 0.0
     process_bytes: float = 0.0
+    first_source: str = "not known"
 
 
 @dataclass(frozen=True)

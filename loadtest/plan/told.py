@@ -34,6 +34,12 @@ def told(plan: Plan, price: float | None = None) -> list[str]:
         f"a node lost    of {plan.gpus_per_node} GPUs: {worst:.1%} refused; "
         f"{spare} GPUs keep the promise even then{_cost(spare, price, load.sessions)}"
     )
+    for crowd, modelled_s in plan.crowds:
+        found_ms = 1000 * crowd.first_audio_s["p95"]
+        lines.append(
+            f"checked        {crowd.streams} streams that came at once, in one process ({crowd.source}): first audio "
+            f"p95 {found_ms:.0f} ms; the model says {1000 * modelled_s:.0f} ms where they come evenly"
+        )
     return [*lines, MODEL]
 
 
@@ -47,7 +53,7 @@ def _pool(each: PoolPlan) -> Iterator[str]:
         slots = f", {n} slots" if stage.slot_bytes else ""
         yield (
             f"  {stage.name:12s} {stage.busy.ms(n):.2f} ms a frame, {pool.share(stage, n):.0%} of the GPU{slots} "
-            f"({stage.busy.source(n)}; new turns {stage.first_ms:.1f} ms, roofline)"
+            f"({stage.busy.source(n)}; new turns {stage.first_ms:.1f} ms, {stage.first_source}, divided as by roofline)"
         )
     yield "  limits       " + ", ".join(f"{limit.what} ({limit.stage}) {limit.streams}" for limit in each.limits)
     yield "  memory, GB   " + ", ".join(f"{name} {held / 1e9:.1f}" for name, held in pool.memory(n).items())

@@ -14,7 +14,14 @@ from tests.k8s.quantities import amount
 
 Json = dict[str, Any]
 
-MADE_ELSEWHERE = {"chroma-secrets", "chroma-database", "chroma-redis", "chroma-hf-token", "chroma-ray-ca"}  # k8s/README
+MADE_ELSEWHERE = {  # k8s/README
+    "chroma-secrets",
+    "chroma-database",
+    "chroma-redis",
+    "chroma-hf-token",
+    "chroma-ray-ca",
+    "chroma-load-keys",
+}
 
 
 def complaints(manifests: list[Json]) -> list[str]:

@@ -76,8 +76,11 @@ def _kubectl(words: list[str]) -> None:
 
 def test_what_the_commands_name_is_in_the_manifests() -> None:
     """Jobs that are waited for, the RayService, its Service, and every Secret that pods read."""
-    found = built(K8S / "overlays" / "dev-cpu")
-    there = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in found} | {"svc/chroma"}
+    found = [*built(K8S / "overlays" / "dev-cpu"), *built(K8S / "load-test")]
+    there = {f"{each['kind'].lower()}/{each['metadata']['name']}" for each in found} | {
+        "svc/chroma",
+        "svc/chroma-load-test",
+    }
     named = {word for line in COMMANDS for word in line.split() if re.match(r"(job|rayservice|svc)/", word)}
     assert {"job/chroma-fetch-weights", "rayservice/chroma", "svc/chroma"} <= named <= there
     made = set(re.findall(r"create secret (?:generic|tls) (\S+)", TEXT))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.plan.curve import Curve, Point
-from loadtest.plan.measured import RESULTS, BadMeasurements, Measured, read
+from loadtest.plan.measured import RESULTS, BadMeasurements, Crowd, Measured, read
 from loadtest.plan.page import page
 from loadtest.plan.planner import BadPlan, Plan, Workload, plan
 from loadtest.plan.queueing import erlang_b
@@ -123,12 +123,37 @@ def test_only_measurements_of_this_gpu_and_size_are_read(tmp_path: Path) -> None
         "tiny": engine("NVIDIA H200", (1, 0.1), size="tiny"),
         "calls": engine("NVIDIA H200", (1, 0.1), command=("--no-graphs",)),
     }
+    files["kernels"] = {"machine": {"gpu": "NVIDIA H200"}, "results": [{"batch": 1}]}
     for name, content in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     found = read([tmp_path], "h200")
     assert set(found.curves) == {"Backbone", "Decoder", "Codec", "Reasoner"}
     assert all(curve.points[0].ms == 1.0 for curve in found.curves.values())
     assert found.files == ["h200.json"]
+
+
+def test_a_tail_is_not_read_from_a_handful_of_turns(tmp_path: Path) -> None:
+    def alone(turns: int) -> Plan:
+        seconds = {"p50": 0.06, "p95": 0.2, "p99": 0.2, "n": turns}
+        entry = {"streams": 1, "first_audio_s": seconds}
+        machine = {"gpu": "NVIDIA H200", "date": "2026-01-02"}
+        result = {"benchmark": "pipeline", "machine": machine, "checkpoint": "full", "question_s": 4.0}
+        (tmp_path / "pipeline.json").write_text(json.dumps(result | {"by_streams": [entry]}))
+        return planned(measured=read([tmp_path], "h200"))
+
+    few_turns, many = alone(5), alone(100)
+    assert few_turns.alone_s == pytest.approx(0.06 + 4e-3)
+    assert "too few for p95" in few_turns.alone_source
+    assert many.alone_s == pytest.approx(0.2 + 4e-3)
+    assert many.alone_source == "measured: pipeline.json"
+
+
+def test_a_measured_crowd_is_told_beside_what_the_model_says_of_it() -> None:
+    crowd = Crowd(16, {"p50": 0.5, "p95": 1.3, "p99": 1.3, "n": 16}, "measured: crowd.json")
+    lines = [line for line in told(planned(measured=Measured(crowds=[crowd]))) if line.startswith("checked")]
+    assert len(lines) == 1
+    assert "1300 ms" in lines[0]
+    assert told(planned())[-2].startswith("a node lost")
 
 
 def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
