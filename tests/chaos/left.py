@@ -78,8 +78,8 @@ async def _strays(graph: Graph, before: Before, within_s: float = 30.0) -> int:
     return _replicas(graph) - before.replicas
 
 
-async def unwritten(database: str, turns: int, within_s: float = 10.0) -> list[str]:
-    """Usage has a closed row for every turn, and nobody holds a permit."""
+async def unwritten(database: str, turns: range, within_s: float = 10.0) -> list[str]:
+    """Usage has a closed row for every turn, of which there are so many, and nobody holds a permit."""
     store = Database(database, 10.0)
     await store.open()
     try:
@@ -87,11 +87,11 @@ async def unwritten(database: str, turns: int, within_s: float = 10.0) -> list[s
             async with store.session() as session:
                 rows = (await session.scalars(select(UsageRow.outcome))).all()
                 held = (await session.scalars(select(Permit.number).where(Permit.expires_at > time.time()))).all()
-            if len(rows) >= turns and "running" not in rows and not held:
+            if len(rows) >= turns.start and "running" not in rows and not held:
                 break
             await asyncio.sleep(0.1)
     finally:
         await store.close()
-    faults = [] if len(rows) == turns else [f"usage has {len(rows)} rows for {turns} turns"]
+    faults = [] if len(rows) in turns else [f"usage has {len(rows)} rows for {turns.start} to {turns.stop - 1} turns"]
     faults += [f"{len(held)} permits are held"] if held else []
     return faults + ([f"{rows.count('running')} rows of usage are open"] if "running" in rows else [])

@@ -115,7 +115,8 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
         await whole(graph, stage, plan.replicas)
     faults = [*audience.errors, *(f"other codes: {told}" for told in audience.different)]
     faults += await left(graph, before, plan.replicas)
-    faults += await unwritten(database, audience.turns + len(known))
+    turns = audience.turns + len(known)
+    faults += await unwritten(database, range(turns, turns + 1))
     return {
         "seed": plan.seed,
         "streams": plan.streams,

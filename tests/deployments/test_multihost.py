@@ -84,6 +84,8 @@ def test_only_connections_of_a_killed_ingress_may_break() -> None:
     assert (told("kill", cut)["cut_with_their_ingress"], told("kill", cut)["lost"]) == (1, 0)
     assert told("drain", cut)["lost"] == 1
     assert told("kill", turn("another", "cut"))["lost"] == 1
+    late = turn("victim", "cut", began=UNTIL + 0.5)  # the Service had not heard of it yet
+    assert (told("kill", late)["cut_with_their_ingress"], told("kill", late)["lost"]) == (1, 0)
     assert told("kill", turn("victim", "failed"))["lost"] == 1
 
 

@@ -28,7 +28,7 @@ INSIDE = "CHROMA_MULTIHOST_INSIDE"  # the database's URL, where the namespaces a
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.multihost", description=__doc__)
     parser.add_argument("--streams", type=int, default=20, help="callers, each asking again as soon as it has heard")
-    parser.add_argument("--reply-s", type=float, default=16.0, help="most of which a turn is under way")
+    parser.add_argument("--reply-s", type=float, default=10.0, help="most of which a turn is under way")
     parser.add_argument("--blows", default="drain,kill", help="in their order, with commas")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)

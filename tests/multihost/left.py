@@ -14,7 +14,8 @@ LAG_S = 30.0  # of gauges behind what they tell
 LAPSE_S = 60.0  # until another replica has closed what a dead one left open
 
 
-async def left(pods: list[Host], database: str, turns: int) -> list[str]:
+async def left(pods: list[Host], database: str, turns: range) -> list[str]:
+    """turns: rows that usage may have. A refused turn has one where it came as far as the graph."""
     faults = []
     async with httpx.AsyncClient(timeout=10.0, trust_env=False) as http:
         for pod in pods:

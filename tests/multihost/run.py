@@ -150,8 +150,8 @@ async def _disturb(plan: Plan, cluster: Cluster, began: float) -> dict[str, Any]
         await asyncio.gather(*people)
     blows = [summary(blow, crowd.turns) for blow in told]
     faults = [fault for blow in blows for fault in blow.pop("faults")]
-    counted = len(known) + sum(turn.outcome != "unreachable" for turn in crowd.turns)
-    faults += await left(cluster.service_hosts(), plan.database, counted)
+    spoken = len(known) + sum(turn.outcome == "completed" for turn in crowd.turns)
+    faults += await left(cluster.service_hosts(), plan.database, range(spoken, len(known) + len(crowd.turns) + 1))
     pods = [host.name for host in cluster.workers]
     return {"streams": plan.streams, "reply_s": plan.reply_s, "pods": pods, "blows": blows, "faults": faults}
 
@@ -210,7 +210,7 @@ def summary(blow: Blow, turns: list[Turn]) -> dict[str, Any]:
     after = [turn for turn in turns if turn.overlaps(blow.since, blow.since + blow.whole_s)]
     under_way = [turn for turn in after if turn.overlaps(blow.since, blow.until)]
     through = [turn for turn in under_way if turn.pod == blow.pod]
-    cut = [turn for turn in through if turn.outcome == "cut" and blow.kind == "kill"]
+    cut = [turn for turn in after if turn.outcome == "cut" and turn.pod == blow.pod and blow.kind == "kill"]
     lost = [turn for turn in after if turn.outcome in ("cut", "failed") and turn not in cut]
     different = [turn for turn in after if not turn.same]
     completed = [turn for turn in after if turn.outcome == "completed"]
