@@ -1,6 +1,7 @@
 """The graph, from the settings: Ingress(Codec(Backbone(Reasoner, Decoder)))."""
 
 import secrets
+from dataclasses import fields
 from typing import Any
 
 from ray import serve
@@ -8,6 +9,7 @@ from ray.serve import Application, Deployment
 from ray.serve.config import RequestRouterConfig
 
 from chroma_models.errors import InvalidRequest
+from deployments.autoscaling.slack import Goals
 from deployments.backbone import Backbone
 from deployments.codec import Codec
 from deployments.decoder import Decoder
@@ -16,9 +18,10 @@ from deployments.ingress.provenance.keys import draw
 from deployments.ingress.store.address import database_url, is_sqlite
 from deployments.ingress_stage import Ingress
 from deployments.reasoner import Reasoner
-from deployments.settings import Models, Settings, StageScale
+from deployments.settings import Autoscaling, Models, Settings, StageScale
 
 AFFINITY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+SLACK_POLICY = "deployments.autoscaling.slack:SlackPolicy"
 
 
 def build(settings: Settings) -> Application:
@@ -82,7 +85,22 @@ def deployment_options(size: StageScale) -> dict[str, Any]:
         options["max_replicas_per_node"] = size.max_replicas_per_node
     if size.autoscaling is None:
         return {**options, "num_replicas": size.replicas}
-    return {**options, "autoscaling_config": size.autoscaling.model_dump()}
+    return {**options, "autoscaling_config": autoscaling_config(size.autoscaling)}
+
+
+def autoscaling_config(told: Autoscaling) -> dict[str, Any]:
+    """In the words of Serve's config. Scaling down stops a replica as an update does: turns end, or go on elsewhere."""
+    config: dict[str, Any] = {
+        "min_replicas": told.min_replicas,
+        "max_replicas": told.max_replicas,
+        "look_back_period_s": told.look_back_s,
+        "upscale_delay_s": told.upscale_delay_s,
+        "downscale_delay_s": told.downscale_delay_s,
+    }
+    if told.by == "requests":
+        return {**config, "target_ongoing_requests": told.target_ongoing_requests}
+    goals = {goal.name: getattr(told, goal.name) for goal in fields(Goals)}
+    return {**config, "policy": {"policy_function": SLACK_POLICY, "policy_kwargs": goals}}
 
 
 def fit_to_gpu(settings: Settings) -> Settings:

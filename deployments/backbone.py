@@ -17,6 +17,7 @@ from chroma_models.loading import fingerprint, load_backbone, load_decoder, set_
 from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.stages.backbone import BackboneStage, FrameItem
 from chroma_models.types import FRAMES_PER_S, Progress, Turn
+from deployments.autoscaling.feelings import Feelings
 from deployments.handles import RemoteDecoder, RemoteReasoner, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
@@ -51,6 +52,7 @@ class Backbone:
         prompts = PromptBuilder(checkpoint.folder, checkpoint.architecture)
         mark = fingerprint(checkpoint, models.torch, models.decoder)
         self._stage = BackboneStage(engine, RemoteReasoner(reasoner), prompts.voice_prompt, mark)
+        self._feelings = Feelings(models.backbone.slots, lambda: engine.slots_held, load=lambda: engine.load)
         self._metrics = StageMetrics(
             "backbone",
             models.placement,
@@ -66,9 +68,14 @@ class Backbone:
         self._stage.engine.config = BackboneConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
-        async with aclosing(self._metrics.turn(self._stage.frames(turn, progress))) as items:
+        felt = self._feelings.turn(turn, self._stage.frames(turn, progress))
+        async with aclosing(self._metrics.turn(felt)) as items:
             async for item in items:
                 yield item
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the autoscaler, which Serve asks on its behalf."""
+        return self._feelings.told()
 
     async def check_health(self) -> None:
         self._stage.engine.check()

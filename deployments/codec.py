@@ -13,6 +13,7 @@ from chroma_models.config import CodecConfig, TurnLimits
 from chroma_models.loading import load_codec, set_threads
 from chroma_models.stages.codec import CodecStage, SpeechItem
 from chroma_models.types import FRAMES_PER_S, Progress, Turn
+from deployments.autoscaling.feelings import Feelings
 from deployments.handles import RemoteBackbone, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
@@ -35,6 +36,9 @@ class Codec:
         await answering(backbone, "Backbone")
         report("codec")("ready")
         self._stage = CodecStage(engine, RemoteBackbone(backbone), checkpoint.digest)
+        self._feelings = Feelings(
+            models.codec.slots, lambda: engine.slots_held, busy_s=lambda: engine.thread.ran.busy_s
+        )
         self._metrics = StageMetrics(
             "codec",
             models.placement,
@@ -50,12 +54,17 @@ class Codec:
         self._stage.engine.config = CodecConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
-        async with aclosing(self._metrics.turn(self._stage.speak(turn, progress))) as items:
+        felt = self._feelings.turn(turn, self._stage.speak(turn, progress))
+        async with aclosing(self._metrics.turn(felt)) as items:
             async for item in items:
                 yield item
 
     async def encode_voice(self, pcm: bytes) -> bytes:
         return await self._stage.encode_voice(pcm)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the autoscaler, which Serve asks on its behalf."""
+        return self._feelings.told()
 
     async def check_health(self) -> None:
         self._stage.engine.check()

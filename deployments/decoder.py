@@ -17,6 +17,7 @@ from chroma_models.errors import StageUnavailable
 from chroma_models.loading import load_decoder, set_threads
 from chroma_models.sampling import RowSampling
 from chroma_models.types import FRAMES_PER_S, Sampling
+from deployments.autoscaling.feelings import Feelings
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
@@ -45,6 +46,7 @@ class Decoder:
         await self.complete(DecoderBatch.pack(hidden, code0, sampling))
         report("decoder")("ready")
         ran = self._engine.ran
+        self._feelings = Feelings(0, lambda: 0, busy_s=lambda: ran.busy_s)
         self._metrics = StageMetrics("decoder", models.placement, None, ran, lambda: ran.rows / FRAMES_PER_S)
 
     async def complete(self, batch: DecoderBatch) -> bytes:
@@ -59,6 +61,10 @@ class Decoder:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._limits = TurnLimits(**user_config.get("limits", {}))
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the autoscaler, which Serve asks on its behalf."""
+        return self._feelings.told()
 
     async def check_health(self) -> None:
         since = self._busy_since

@@ -79,6 +79,10 @@ class Ingress:
         """Awaited by Serve within graceful_shutdown_timeout_s: live streams end first."""
         await self.drain()
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the autoscaler, which Serve asks on its behalf: its own count sees none of these streams."""
+        return {"slots": float(self._sizes.max_concurrent), "slots_held": float(self._app.health.live)}
+
     async def check_health(self) -> None:
         if not self._doors.alive:
             raise StageUnavailable("A server inside the ingress has ended.")

@@ -12,6 +12,7 @@ from chroma_models.loading import set_threads
 from chroma_models.reasoner import make_reasoner
 from chroma_models.stages.backbone import StepItem
 from chroma_models.types import FRAMES_PER_S, Turn
+from deployments.autoscaling.feelings import Feelings
 from deployments.logs import configure, expect_refusals, report
 from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
@@ -32,6 +33,7 @@ class Reasoner:
         await self._engine.start()
         report("reasoner")("ready")
         engine = self._engine
+        self._feelings = Feelings(models.reasoner.slots, lambda: engine.requests_running)
         self._metrics = StageMetrics(
             "reasoner",
             models.placement,
@@ -45,13 +47,18 @@ class Reasoner:
         self._engine.config = ReasonerConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[StepItem, None]:
-        async with aclosing(self._metrics.turn(self._engine.steps(turn, after))) as items:
+        felt = self._feelings.turn(turn, self._engine.steps(turn, after))
+        async with aclosing(self._metrics.turn(felt)) as items:
             async for item in items:
                 yield item
 
     async def warm(self, turn: Turn) -> None:
         """Best effort, while the user still speaks."""
         await self._engine.warm(turn)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the autoscaler, which Serve asks on its behalf."""
+        return self._feelings.told()
 
     async def check_health(self) -> None:
         self._engine.check()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from chroma_models.config import (
@@ -49,9 +49,28 @@ class Models(Config):
 
 
 class Autoscaling(Config):
+    """Between so many replicas: by what listeners feel (autoscaling/slack.py), or by requests under way alone."""
+
     min_replicas: PositiveInt = 1
     max_replicas: PositiveInt = 1
-    target_ongoing_requests: PositiveFloat = 8.0
+    by: Literal["slack", "requests"] = "slack"
+    target_use: float = Field(0.7, gt=0, le=1)  # of slots and of real time; the rest is for peaks and lost replicas
+    slack_use: float = Field(0.55, gt=0, le=1)  # what a replica may go for: below target_use, or it comes back at once
+    min_lead_s: NonNegativeFloat = 1.0  # of the listener with the least; thinner, and a busy stage grows
+    max_admit_wait_s: NonNegativeFloat = 0.5  # for a slot; longer, likewise
+    cold_start_s: NonNegativeFloat = 60.0  # until a new replica works; a rise is met so long before
+    target_ongoing_requests: PositiveFloat = 8.0  # of each replica, where by requests
+    look_back_s: float = Field(15.0, gt=10)  # what replicas tell is a mean over so long
+    upscale_delay_s: NonNegativeFloat = 0.0  # of a wish to grow, until it is believed
+    downscale_delay_s: NonNegativeFloat = 300.0  # of a wish to shrink
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Autoscaling":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        if self.slack_use >= self.target_use:
+            raise ValueError(f"slack_use {self.slack_use:g} is not below target_use {self.target_use:g}")
+        return self
 
 
 class StageScale(Config):

@@ -12,6 +12,7 @@ ENVIRONMENT = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # so handles are used inside an event loop only
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 << 20),
     "RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S": "2",  # a replica that hangs is asked, and passed over, after so long
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # what listeners feel is known soon, not after 10 s
     "RAY_AUTH_MODE": "disabled",  # a leftover token file in the home directory must not turn token mode on
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_metrics_report_interval_ms": "2000",  # gauges are looked at every 2 s; by default Ray tells them every 10

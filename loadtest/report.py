@@ -116,6 +116,12 @@ def table(results: dict[str, Result]) -> str:
             f"{blows} replicas killed or stopped under {runs[0]['streams']} listeners, {runs[0]['reasoner']} Reasoner"
         )
         rows.append((name, "-", said, _where(result)))
+    for result in _of(results, "multihost"):
+        for blow in result["blows"]:
+            done = {"drain": "drained", "kill": "killed"}[blow["blow"]]
+            said = f"{blow['lost']} of {blow['turns']} turns lost, {blow['cut_with_their_ingress']} cut with their ingress, "
+            said += f"{blow['resumed']} gone on elsewhere, {blow['other_codes']} with other codes"
+            rows.append((f"one of two hosts {done} under {result['streams']} streams", "-", said, _where(result)))
     for result in _of(results, "parity"):  # {"benchmark": "parity", "rows": [["what", "figure"]], "machine": ...}
         rows += [(what, "-", figure, _where(result)) for what, figure in result["rows"]]
     return _markdown(("", "paper", "ours", "where and when"), rows)
@@ -218,6 +224,18 @@ def _section(result: Result) -> Iterator[str]:
             for run in result["by_seed"]
         ]
         yield _markdown((*names, "blows"), rows10)
+    if result.get("benchmark") == "multihost":
+        names = (
+            "blow",
+            "pod_ended_s",
+            "whole_again_s",
+            "under_way",
+            "through_the_pod",
+            "completed",
+            "lost",
+            "underruns",
+        )
+        yield _markdown(names, [tuple(str(blow[name]) for name in names) for blow in result["blows"]])
     if result.get("benchmark") == "stream":
         rows2 = [(name, _ms(values)) for name, values in result["stages_s"].items()]
         yield _markdown(("stage", "p50 / p95 ms"), [("first audio", _ms(result["first_audio_s"])), *rows2])
