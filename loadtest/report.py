@@ -119,8 +119,9 @@ def table(results: dict[str, Result]) -> str:
     for result in _of(results, "multihost"):
         for blow in result["blows"]:
             done = {"drain": "drained", "kill": "killed"}[blow["blow"]]
-            said = f"{blow['lost']} of {blow['turns']} turns lost, {blow['cut_with_their_ingress']} cut with their ingress, "
-            said += f"{blow['resumed']} gone on elsewhere, {blow['other_codes']} with other codes"
+            said = f"{blow['lost']} of {blow['turns']} turns lost, "
+            said += f"{blow['cut_with_their_ingress']} cut with their ingress, {blow['resumed']} gone on elsewhere, "
+            said += f"{blow['other_codes']} with other codes"
             rows.append((f"one of two hosts {done} under {result['streams']} streams", "-", said, _where(result)))
     for result in _of(results, "parity"):  # {"benchmark": "parity", "rows": [["what", "figure"]], "machine": ...}
         rows += [(what, "-", figure, _where(result)) for what, figure in result["rows"]]
@@ -225,7 +226,7 @@ def _section(result: Result) -> Iterator[str]:
         ]
         yield _markdown((*names, "blows"), rows10)
     if result.get("benchmark") == "multihost":
-        names = (
+        parts = (
             "blow",
             "pod_ended_s",
             "whole_again_s",
@@ -235,7 +236,7 @@ def _section(result: Result) -> Iterator[str]:
             "lost",
             "underruns",
         )
-        yield _markdown(names, [tuple(str(blow[name]) for name in names) for blow in result["blows"]])
+        yield _markdown(parts, [tuple(str(blow[part]) for part in parts) for blow in result["blows"]])
     if result.get("benchmark") == "stream":
         rows2 = [(name, _ms(values)) for name, values in result["stages_s"].items()]
         yield _markdown(("stage", "p50 / p95 ms"), [("first audio", _ms(result["first_audio_s"])), *rows2])
