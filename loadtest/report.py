@@ -108,7 +108,8 @@ def table(results: dict[str, Result]) -> str:
         rows.append((name, "-", said, _where(result)))
     for result in _of(results, "chaos"):
         runs = result["by_seed"]
-        blows = sum(count for run in runs for count in run["blows"].values())
+        parts = [run["blows"].items() for run in runs]
+        blows = sum(count for part in parts for name, count in part if not name.startswith("Listener"))
         turns, failed, resumed = (sum(run[name] for run in runs) for name in ("turns", "failed", "resumed"))
         said = f"{failed} of {turns} turns lost, {resumed} gone on elsewhere, "
         said += f"{sum(run['other_codes'] for run in runs)} with other codes"

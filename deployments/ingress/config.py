@@ -121,6 +121,7 @@ class IngressSizes(Config):
 
     max_concurrent: PositiveInt = 256  # turns of this replica, then Overloaded
     max_send_s: PositiveFloat = 60.0  # a client that takes nothing for this long has gone
+    send_buffer_bytes: PositiveInt = 128 << 10  # the kernel holds for a client that does not read, not its own 4 MB
     pause_above_s: PositiveFloat = 10.0  # audio a live client has not taken; beyond, the turn behind is given back
     resume_below_s: PositiveFloat = 2.0  # and taken up again when so little is left; more than a resume takes
     max_reply_s: PositiveFloat = 60.0  # longest reply; a request may ask for less

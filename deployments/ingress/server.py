@@ -72,7 +72,7 @@ class HttpServer:
         """
         config = self._config
         give_up_s = 2 * config.max_send_s  # after the application has
-        self._socket = await listen(config.host, config.http_port, config.backlog, give_up_s)
+        self._socket = await listen(config.host, config.http_port, config.backlog, config.send_buffer_bytes, give_up_s)
         self._serving = asyncio.create_task(
             self._server.serve(sockets=[self._socket]), name="http", context=contextvars.Context()
         )

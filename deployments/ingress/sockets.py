@@ -13,14 +13,16 @@ class CannotListen(ChromaError):
     code = "cannot_listen"
 
 
-async def listen(host: str, port: int, backlog: int, give_up_s: float) -> socket.socket:
+async def listen(host: str, port: int, backlog: int, send_buffer_bytes: int, give_up_s: float) -> socket.socket:
     """A listening socket that shares its port with others of its kind. Raises CannotListen.
 
+    send_buffer_bytes: that the kernel holds of a connection; where it is full, whoever writes is told to wait.
     give_up_s: its connections are cut when nothing that was sent is acknowledged, or taken, for so long. The servers
     above can close a connection whose client never reads, but not end it: what waits in the kernel would stay there.
     """
     listener = await bound(host, port, "http_port")
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(give_up_s * 1000))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     listener.listen(backlog)
     listener.setblocking(False)
     return listener

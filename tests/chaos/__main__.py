@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=3, help="of each stage")
     parser.add_argument("--pauses", type=int, default=1, help="of each stage, by SIGSTOP")
     parser.add_argument("--controllers", type=int, default=1, help="kills of Serve's controller")
+    parser.add_argument("--slow", type=int, default=1, help="listeners who stop reading for a while")
+    parser.add_argument("--crowds", type=int, default=1, help="of more askers at once than all slots")
     parser.add_argument("--replicas", type=int, default=2, help="of each stage; the last one is never killed")
     parser.add_argument("--reply-s", type=float, default=5.0)
     parser.add_argument("--reasoner", choices=["torch", "vllm"], default="torch")
@@ -43,6 +45,8 @@ def main() -> int:
             options.reasoner,
             options.placement,
             options.controllers,
+            options.slow,
+            options.crowds,
         )
         results.append(asyncio.run(run(plan, random_checkpoint(options.checkpoint))))
     show(results)

@@ -13,12 +13,23 @@ import httpx
 from loadtest.quota_bench import tenants_of
 from loadtest.spread import spread
 from tests.chaos.left import Before, left, unwritten
-from tests.chaos.listeners import Audience, listen, oracle, questions
+from tests.chaos.listeners import (
+    CROWD_REPLY_S,
+    SLOW_REPLY_S,
+    Asked,
+    Audience,
+    crowd,
+    listen,
+    listen_slowly,
+    oracle,
+    questions,
+)
 from tests.chaos.replicas import controller, kill, stopped, whole
 from tests.deployments.graph import Graph
 
 BREATH_S = 3.0  # between two blows at least
 PAUSE_S = 6.0  # of a stopped replica; more than stall_timeout_s
+SLOW, CROWD = Asked(100, 0.9, SLOW_REPLY_S), Asked(101, 0.0, CROWD_REPLY_S)
 
 
 @dataclass(frozen=True)
@@ -32,14 +43,22 @@ class Plan:
     reasoner: str
     placement: str
     controllers: int = 0  # kills of Serve's controller
+    slow: int = 0  # listeners who stop reading for a while
+    crowds: int = 0  # more askers at once than all slots
 
     def blows(self, stages: list[str]) -> list[tuple[str, str]]:
         """Every stage equally often, in an order of the seed's."""
         blows = [(stage, "kill") for stage in stages for _ in range(self.kills)]
         blows += [(stage, "pause") for stage in stages for _ in range(self.pauses)]
         blows += [("Controller", "kill")] * self.controllers
+        blows += [("Listener", "slow")] * self.slow + [("Listener", "crowd")] * self.crowds
         random.Random(self.seed).shuffle(blows)
         return blows
+
+    @property
+    def slots(self) -> int:
+        """Of a replica. A stage that has lost one still has room for everybody."""
+        return self.streams + self.slow + 4
 
 
 async def run(plan: Plan, checkpoint: Path) -> dict[str, Any]:
@@ -55,8 +74,8 @@ async def run(plan: Plan, checkpoint: Path) -> dict[str, Any]:
 
 
 def start(plan: Plan, checkpoint: Path, database: str) -> Graph:
-    """On the Ray that is there. A stage that has lost a replica still has room for everybody."""
-    slots = {"slots": plan.streams + 4}
+    """On the Ray that is there."""
+    slots = {"slots": plan.slots}
     stages = ["codec", "backbone", "reasoner", *(["decoder"] if plan.placement == "split" else [])]
     return Graph.start(
         f"chaos-{plan.seed}",
@@ -69,6 +88,8 @@ def start(plan: Plan, checkpoint: Path, database: str) -> Graph:
             "ingress": {
                 "database_url": database,
                 "auth": True,
+                "pause_above_s": 2.0,
+                "resume_below_s": 1.0,
             },
         },
         scale={stage: {"replicas": plan.replicas, "max_ongoing_requests": 4 * plan.streams + 64} for stage in stages},
@@ -80,19 +101,31 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
     """The run itself, on a graph that is there; what went wrong is told as faults."""
     stages = [stage for stage in graph.stages if stage != "Ingress"]
     rng, audience, over = random.Random(plan.seed), Audience(), asyncio.Event()
-    (tenant,) = await asyncio.to_thread(tenants_of, database, [2 * plan.streams + 8])
+    (tenant,) = await asyncio.to_thread(tenants_of, database, [8 * plan.slots])
     blows, times = dict[str, int](), [0.0, 0.0]
     began = time.monotonic()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     words = {"authorization": f"Bearer {tenant.key}"}
     async with httpx.AsyncClient(timeout=120.0, limits=limits, trust_env=False, headers=words) as http:
-        known = await oracle(http, graph, questions(plan.reply_s))
+        more = [*([SLOW] if plan.slow else []), *([CROWD] if plan.crowds else [])]
+        known = await oracle(http, graph, questions(plan.reply_s) + more)
+        asked = {one: codes for one, codes in known.items() if one not in more}
         before = await Before.now(graph)
         people = [
-            asyncio.create_task(listen(http, graph, number, known, audience, over)) for number in range(plan.streams)
+            asyncio.create_task(listen(http, graph, number, asked, audience, over)) for number in range(plan.streams)
         ]
         await asyncio.sleep(plan.reply_s)
         for stage, blow in plan.blows(stages):
+            if stage == "Listener":
+                print(f"  {time.monotonic() - began:6.1f} s: a {blow} one more", flush=True)
+                blows[f"{stage} {blow}"] = blows.get(f"{stage} {blow}", 0) + 1
+                work = (
+                    listen_slowly(http, graph, known, audience, SLOW)
+                    if blow == "slow"
+                    else crowd(http, graph, known, audience, CROWD, 2 * plan.slots)
+                )
+                people.append(asyncio.create_task(work))
+                continue
             await audience.ended_that_began_before(times[-2])  # a turn outlives two blows; no third one falls into it
             victim = (
                 await controller() if stage == "Controller" else rng.choice(await whole(graph, stage, plan.replicas))
@@ -125,6 +158,7 @@ async def disturb(graph: Graph, plan: Plan, database: str) -> dict[str, Any]:
         "took_s": round(time.monotonic() - began, 1),
         "turns": audience.turns,
         "failed": len(audience.errors),
+        "refused": audience.refused,
         "other_codes": len(audience.different),
         "blows": dict(sorted(blows.items())),
         "resumed": sum(losses > 0 for losses in audience.losses),

@@ -20,7 +20,9 @@ LONGEST_S = 60.0  # far above what the limits add up to, which is 8 s: cores may
 
 
 async def test_what_dies_under_a_turn_is_not_heard(cluster: None, tiny: Path, tmp_path: Path) -> None:
-    plan = Plan(3, streams=3, kills=1, pauses=0, replicas=2, reply_s=3.0, reasoner="torch", placement="split")
+    plan = Plan(
+        3, streams=3, kills=1, pauses=0, replicas=2, reply_s=3.0, reasoner="torch", placement="split", slow=0, crowds=1
+    )
     database = f"sqlite:///{tmp_path / 'voices.db'}"
     graph = start(plan, tiny, database)
     try:
@@ -29,7 +31,8 @@ async def test_what_dies_under_a_turn_is_not_heard(cluster: None, tiny: Path, tm
         graph.stop()
     assert told["faults"] == []
     assert told["turns"] >= plan.streams
-    assert told["blows"] == {f"{stage} kill": 1 for stage in ("Backbone", "Codec", "Decoder", "Reasoner")}
+    kills = {f"{stage} kill": 1 for stage in ("Backbone", "Codec", "Decoder", "Reasoner")}
+    assert told["blows"] == {**kills, "Listener crowd": 1}
 
 
 async def test_without_a_stage_turns_end_in_time_and_the_session_lives_on(

@@ -37,6 +37,7 @@ ODD: list[Any] = [
     {"": {"": {}}},
     ["text", "audio"],
 ]
+MOST_DOUBLED = 8  # entries of a list that is made longer: twice over, 70,000 letters would be a hundred megabytes
 KEYS = ["type", "id", "audio", "content", "role", "format", "voice", "session", "item", "response", "", "__class__"]
 
 
@@ -56,7 +57,7 @@ def _changed(tree: Any, data: atheris.FuzzedDataProvider) -> Any:
     match data.ConsumeIntInRange(0, 9):
         case 0:
             del tree[key]
-        case 1 if isinstance(tree, list):
+        case 1 if isinstance(tree, list) and len(tree) < MOST_DOUBLED:
             tree.extend(tree * data.ConsumeIntInRange(0, 40))
         case 1 | 2 if isinstance(tree, dict):
             tree[_name(data)] = _odd(data)

@@ -1,6 +1,8 @@
 """A slow client gets every frame once, and the stages behind rest meanwhile."""
 
 import asyncio
+import json
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,6 +15,7 @@ from chroma_models.stages.survival import WINDOW_FRAMES
 from chroma_models.types import Admitted, AudioChunk, EncodedVoice, Finished, Progress, Sampling, Turn
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.turns import watch
+from tests.deployments.ingress.conftest import Start
 from tests.deployments.ingress.scripted import FINGERPRINT, chunk, finished, until
 
 
@@ -21,7 +24,7 @@ class Speaker:
 
     def __init__(self, total: int, overlap: int = 0, fails_at: int | None = None) -> None:
         self.total, self.overlap, self.fails_at = total, overlap, fails_at
-        self.open = 0
+        self.open = self.made = 0
         self.resumed: list[Progress] = []
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[Any, None]:
@@ -39,12 +42,13 @@ class Speaker:
                 count = min(4, self.total - at)
                 yield with_rows(chunk(at, count, self.total))
                 at += count
+                self.made += count
             yield finished(self.total)
         finally:
             self.open -= 1
 
     async def encode_voice(self, pcm: bytes) -> bytes:
-        return b""
+        return bytes(16 * 50)
 
 
 def with_rows(plain: AudioChunk) -> AudioChunk:
@@ -193,3 +197,28 @@ async def test_a_turn_that_loses_a_third_codec_ends() -> None:
         await listen()
     assert frames(got) == list(range(24))
     assert [asked.losses for asked in speaker.asked] == [0, 1, 2]
+
+
+async def test_of_a_client_that_reads_nothing_little_waits_in_the_kernel(start: Start) -> None:
+    """Else a reply would be made to its end for nobody, and the pause come too late."""
+    speaker = Speaker(1_000)
+    service = await start(speaker, pause_above_s=1.0, resume_below_s=0.4)
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with raw:
+        raw.connect(("127.0.0.1", service.server.port))
+        body = json.dumps(
+            {
+                "model": "chroma",
+                "messages": [{"role": "user", "content": "hello"}],
+                "modalities": ["text", "audio"],
+                "audio": {"voice": "default", "format": "pcm16"},
+                "stream": True,
+                "chroma": {"max_reply_s": 60.0},
+            }
+        ).encode()
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        raw.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await until(lambda: speaker.made > 0 and speaker.open == 0)
+        print(speaker.made)
+        assert speaker.made * 5_120 < 600_000
