@@ -44,7 +44,7 @@ export function showShares(bar, legend, stages) {
   const spent = {};
   for (const [name, seconds] of Object.entries(stages)) {
     const [stage, phase] = name.split(".");
-    if (["first_token", "first_frame", "text_wait"].includes(phase)) continue; // a part of the total; waiting for another stage
+    if (["first_token", "first_frame", "text_wait"].includes(phase)) continue; // parts of a total, or another's
     spent[stage] = (spent[stage] ?? 0) + seconds;
   }
   const total = Object.values(spent).reduce((sum, seconds) => sum + seconds, 0);
