@@ -89,15 +89,15 @@ async def test_a_port_of_another_program_is_a_clear_error() -> None:
 
 async def test_an_address_of_another_machine_is_a_clear_error() -> None:
     with pytest.raises(CannotListen, match=r"192\.0\.2\.1"):
-        await listen("192.0.2.1", 0, 1, 1.0)
+        await listen("192.0.2.1", 0, 1, 1 << 17, 1.0)
     with pytest.raises(CannotListen, match="not one of this machine"):
-        await listen("no such host", 0, 1, 1.0)
+        await listen("no such host", 0, 1, 1 << 17, 1.0)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may listen on any port")
 async def test_a_forbidden_port_is_a_clear_error() -> None:
     with pytest.raises(CannotListen, match="not permitted"):
-        await listen("127.0.0.1", 1, 1, 1.0)
+        await listen("127.0.0.1", 1, 1, 1 << 17, 1.0)
 
 
 def unstarted(port: int) -> tuple[IngressApp, IngressConfig]:
