@@ -57,12 +57,17 @@ class Measured:
 
 
 def read(paths: Iterable[Path], gpu: str, size: str = "full") -> Measured:
-    """Files, or folders of them. Curves and first audio are those of this GPU and size. Raises BadMeasurements."""
+    """Files, or folders of them; simulations measure nothing and are left out.
+
+    Curves and first audio are those of this GPU and size. Raises BadMeasurements.
+    """
     found = Measured()
     points: dict[str, list[Point]] = {}
     for path in _files(paths):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
+            if "simulation" in result:
+                continue
             on_gpu = gpu.lower() in str(result["machine"]["gpu"] or "cpu").lower()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadMeasurements(f"{path} is not a result of a benchmark ({type(error).__name__}).") from error
