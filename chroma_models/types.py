@@ -134,6 +134,7 @@ class Turn:
     share: FairShare = ONE_SHARE
     deadline_s: float = 180.0  # wall time the whole turn may take
     losses: int = 0  # replicas it has lost so far
+    trace: str = ""  # W3C traceparent of the span that its stages' spans belong to; empty: nobody traces it
 
 
 @dataclass(frozen=True, slots=True)

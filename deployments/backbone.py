@@ -22,6 +22,8 @@ from deployments.handles import RemoteDecoder, RemoteReasoner, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
+from deployments.traces import FirstFrames, traced
+from deployments.traces import configure as configure_traces
 
 
 class Backbone:
@@ -30,10 +32,11 @@ class Backbone:
     async def __init__(  # type: ignore[misc]
         self, models: Models, reasoner: DeploymentHandle, decoder: DeploymentHandle | None = None
     ) -> None:
-        self._sizes = models.backbone
+        self._sizes, self._first_frames = models.backbone, FirstFrames()
         expect_refusals()
         set_threads(models.torch)
         configure(models.logs, "backbone")
+        configure_traces(models.traces, "backbone")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("backbone")))
         with loading(report("backbone"), checkpoint):
             backbone = load_backbone(checkpoint, models.torch)
@@ -41,7 +44,7 @@ class Backbone:
         if decoder is None:
             completer = FusedDecoder(load_decoder(checkpoint, models.torch, models.decoder))
         else:
-            completer = RemoteDecoder(decoder, asyncio.get_running_loop())
+            completer = RemoteDecoder(decoder, asyncio.get_running_loop(), self._first_frames)
             await answering(decoder, "Decoder")
         config = BackboneConfig(**models.backbone.model_dump())
         engine = BackboneEngine(backbone, completer, config, fused=decoder is None)
@@ -68,8 +71,10 @@ class Backbone:
         self._stage.engine.config = BackboneConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
-        felt = self._feelings.turn(turn, self._stage.frames(turn, progress))
-        async with aclosing(self._metrics.turn(felt)) as items:
+        def watched(turn: Turn) -> AsyncGenerator[FrameItem, None]:
+            return self._metrics.turn(self._feelings.turn(turn, self._stage.frames(turn, progress)))
+
+        async with aclosing(traced("backbone", turn, progress, watched, self._first_frames)) as items:
             async for item in items:
                 yield item
 

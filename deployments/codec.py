@@ -18,6 +18,8 @@ from deployments.handles import RemoteBackbone, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
+from deployments.traces import configure as configure_traces
+from deployments.traces import traced
 
 
 class Codec:
@@ -28,6 +30,7 @@ class Codec:
         expect_refusals()
         set_threads(models.torch)
         configure(models.logs, "codec")
+        configure_traces(models.traces, "codec")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("codec")))
         config = CodecConfig(**models.codec.model_dump())
         with loading(report("codec"), checkpoint):
@@ -54,8 +57,10 @@ class Codec:
         self._stage.engine.config = CodecConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
-        felt = self._feelings.turn(turn, self._stage.speak(turn, progress))
-        async with aclosing(self._metrics.turn(felt)) as items:
+        def watched(turn: Turn) -> AsyncGenerator[SpeechItem, None]:
+            return self._metrics.turn(self._feelings.turn(turn, self._stage.speak(turn, progress)))
+
+        async with aclosing(traced("codec", turn, progress, watched)) as items:
             async for item in items:
                 yield item
 

@@ -21,6 +21,8 @@ from deployments.autoscaling.feelings import Feelings
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
+from deployments.traces import configure as configure_traces
+from deployments.traces import decoding
 
 
 class Decoder:
@@ -32,6 +34,7 @@ class Decoder:
         expect_refusals()
         set_threads(models.torch)
         configure(models.logs, "decoder")
+        configure_traces(models.traces, "decoder")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("decoder")))
         with loading(report("decoder"), checkpoint):
             depth = load_decoder(checkpoint, models.torch, models.decoder)
@@ -49,7 +52,12 @@ class Decoder:
         self._feelings = Feelings(0, lambda: 0, busy_s=lambda: ran.busy_s)
         self._metrics = StageMetrics("decoder", models.placement, None, ran, lambda: ran.rows / FRAMES_PER_S)
 
-    async def complete(self, batch: DecoderBatch) -> bytes:
+    async def complete(self, batch: DecoderBatch, traces: tuple[str, ...] = ()) -> bytes:
+        """traces: of turns whose first frame this batch makes."""
+        with decoding(traces, batch.rows):
+            return await self._soon(batch)
+
+    async def _soon(self, batch: DecoderBatch) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, batch)
 
     def _complete(self, batch: DecoderBatch) -> bytes:

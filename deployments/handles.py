@@ -19,6 +19,7 @@ from chroma_models.sampling import RowSampling
 from chroma_models.stages.backbone import FrameItem, StepItem
 from chroma_models.stages.codec import SpeechItem
 from chroma_models.types import Progress, Turn
+from deployments.traces import FirstFrames
 
 log = logging.getLogger("chroma.handles")
 T = TypeVar("T")
@@ -125,8 +126,10 @@ class RemoteDecoder:
     HEDGE_S, another one is asked, and the first answer counts.
     """
 
-    def __init__(self, handle: DeploymentHandle, loop: asyncio.AbstractEventLoop) -> None:
-        self._handle, self._loop = handle, loop
+    def __init__(
+        self, handle: DeploymentHandle, loop: asyncio.AbstractEventLoop, first_frames: FirstFrames | None = None
+    ) -> None:
+        self._handle, self._loop, self._first_frames = handle, loop, first_frames or FirstFrames()
 
     def complete(self, hidden: Tensor, code0: Tensor, sampling: RowSampling) -> "Future[Tensor]":
         batch = DecoderBatch.pack(hidden, code0, sampling)
@@ -143,7 +146,7 @@ class RemoteDecoder:
 
     async def _ask(self, batch: DecoderBatch) -> Any:
         with translated("Decoder"):
-            return await self._handle.complete.remote(batch)
+            return await self._handle.complete.remote(batch, self._first_frames.of(batch))
 
     async def _hedged(self, batch: DecoderBatch) -> Any:
         """Raises what the last one asked has raised, or Lost where nobody answers."""

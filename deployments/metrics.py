@@ -136,7 +136,7 @@ class StageMetrics:
                         self._admit.observe(time.monotonic() - started)
                     elif isinstance(item, Finished):
                         outcome = item.reason
-                    elif waiting and _speaks(item):
+                    elif waiting and speaks(item):
                         waiting = False
                         self._first.observe(time.monotonic() - started)
                     yield item
@@ -151,6 +151,6 @@ class StageMetrics:
             self._turns.inc(1, {"outcome": outcome})
 
 
-def _speaks(item: object) -> bool:
+def speaks(item: object) -> bool:
     """A keep-alive is an empty list, or a chunk without frames."""
     return bool(getattr(item, "frames", item))

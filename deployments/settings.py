@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, HttpUrl, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from chroma_models.config import (
@@ -34,6 +34,11 @@ class Logs(Config):
     level: Literal["debug", "info", "warning", "error"] = "warning"  # of our own lines; info has one for each request
 
 
+class Traces(Config):
+    endpoint: HttpUrl | None = None  # an OpenTelemetry collector's, http://HOST:4318 as a rule; None: no traces
+    share: float = Field(1.0, gt=0, le=1)  # of replies that are traced
+
+
 class Models(Config):
     """Which weights, in which engines. On every replica of every stage the same."""
 
@@ -46,6 +51,7 @@ class Models(Config):
     placement: Literal["split", "fused"] = "split"  # the Decoder: its own deployment, or inside the Backbone
     ingress: IngressSizes = IngressSizes()
     logs: Logs = Logs()
+    traces: Traces = Traces()
 
 
 class Autoscaling(Config):

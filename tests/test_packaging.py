@@ -196,6 +196,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
         "grpc_reflection": "grpcio_reflection",
         "grpc_status": "grpcio_status",
         "jwt": "pyjwt",
+        "opentelemetry": "opentelemetry_sdk",
         "pythonjsonlogger": "python_json_logger",
         "websocket": "websocket_client",
     }

@@ -15,6 +15,7 @@ from chroma_models.loading import device_of, dtype_of, threads_of
 from chroma_models.reasoner import vllm_pace
 from chroma_models.reasoner.vllm_plugin import ARCHITECTURE
 
+LOGGING = Path(__file__).parent / "vllm_logging.json"
 LEAST_FREE = 0.01  # of a GPU; by default 0.92, which neighbours on the same one would not leave
 MM_CACHE_GB = 0.25  # processed audio kept for the next turn of its conversation; vLLM's 4 GiB would look like a leak
 
@@ -73,7 +74,9 @@ def engine_args(config: ReasonerConfig, torch_config: TorchConfig, folder: Path)
 def prepare_environment(torch_config: TorchConfig) -> None:
     """Before vLLM is imported."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # our own progress lines say what an operator needs
+    # Our own progress lines say what an operator needs. vLLM's way to set its loggers up closes every handler of the
+    # process, and a controller that starts anew takes a replica whose handlers are closed for broken, and stops it.
+    os.environ.setdefault("VLLM_LOGGING_CONFIG_PATH", str(LOGGING))
     # The stages share the cores of a CPU machine: pinned to one core, this one would wait for its neighbours.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     threads = threads_of(torch_config)

@@ -95,7 +95,7 @@ class ChatCompletions:
             if not request.stream:
                 record.delivered_frames = lambda: spoken.frames if spoken.finished else 0
             record.live = pace == "realtime"
-            async with services.admitted(turn) as (admitted, items):
+            async with services.admitted(record.traced(turn)) as (admitted, items):
                 record.prompt_tokens = admitted.prompt_tokens
                 envelope = Envelope(record.id, request.model, services.health.system_fingerprint)
                 remember = partial(services.replies.add, caller.tenant, retention_s(caller, services.config))

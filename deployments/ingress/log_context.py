@@ -3,6 +3,8 @@
 import logging
 from contextvars import Context, ContextVar
 
+from deployments.ingress.reply_span import PARENT
+
 REQUEST: ContextVar[str | None] = ContextVar("request_id", default=None)
 TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
 
@@ -16,8 +18,9 @@ class About(logging.Filter):
 
 
 def bare_context() -> Context:
-    """An empty context but for what log lines say: for tasks that shall not inherit a request of Serve."""
+    """An empty context but for what log lines and traces say: for tasks that shall not inherit a request of Serve."""
     context = Context()
     context.run(REQUEST.set, REQUEST.get())
     context.run(TENANT.set, TENANT.get())
+    context.run(PARENT.set, PARENT.get())
     return context

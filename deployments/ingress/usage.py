@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from chroma_models.errors import ChromaError, QuotaExceeded
-from chroma_models.types import FRAMES_PER_S, Audio, Message
+from chroma_models.types import FRAMES_PER_S, Audio, Message, Turn
+from deployments.ingress import reply_span
 from deployments.ingress.callers import Caller
-from deployments.ingress.errors import body_of, is_fault
+from deployments.ingress.errors import body_of, is_fault, wire_of
+from deployments.ingress.log_context import REQUEST
 from deployments.ingress.spoken import Spoken
 from deployments.ingress.store.tenant_tables import RUNNING
 from deployments.ingress.store.usage_store import DAY_S, MINUTE_S, Row, UsageStore, window_begin
@@ -47,6 +51,7 @@ class Record:
     written_at: float = 0.0
     counted_frames: int = 0  # of delivered ones, in their tenant's windows already
     live: bool = False  # somebody listens while it is spoken
+    span: Span = INVALID_SPAN
 
     @property
     def spoken_s(self) -> float:
@@ -60,6 +65,22 @@ class Record:
             if message.role == "assistant":
                 break
             self.heard_s += sum(part.seconds for part in message.parts if isinstance(part, Audio))
+
+    def traced(self, turn: Turn) -> Turn:
+        """The turn, as part of this response's trace."""
+        return reply_span.within(self.span, turn)
+
+    def told(self) -> dict[str, reply_span.Value | None]:
+        """What its span says at the end. Not a word of what was said, and not whose it is."""
+        spoken, finished = self.spoken, self.spoken.finished
+        return {
+            "chroma.outcome": self.outcome,
+            "chroma.audio_s": self.spoken_s,
+            "chroma.first_audio_s": spoken.first_audio_s,
+            "chroma.rtf": spoken.rtf,
+            "chroma.underruns": spoken.playback.underruns if self.live else None,
+            "chroma.losses": finished.losses if finished else None,
+        }
 
     def row(self, now: float) -> Row:
         spoken, finished = self.spoken, self.spoken.finished
@@ -122,13 +143,20 @@ class Ledger:
         record = Record(
             response_id, caller, protocol, model, voice, spoken, lambda: spoken.frames, started_at=self._clock()
         )
+        about = {
+            "chroma.response_id": response_id,
+            "chroma.protocol": protocol,
+            "chroma.request_id": REQUEST.get() or "",
+        }
+        record.span = reply_span.begin("reply", about)
         self._live[record.id] = record
         self._tell(record)
-        outcome = "completed"
+        outcome, fault = "completed", None
         try:
             yield record
         except Exception as error:
             outcome = "internal_error" if is_fault(error) else str(body_of(error, "")["error"]["code"])
+            fault = outcome if wire_of(error).http >= 500 else None
             raise
         except BaseException:
             outcome = "cancelled"
@@ -140,6 +168,7 @@ class Ledger:
             del self._live[record.id]
             self._tell(record)
             self.ended(record)
+            reply_span.end(record.span, fault, record.told())
 
     async def check(self, caller: Caller) -> None:
         """Raises QuotaExceeded where the tenant has heard what it may in this minute or day."""

@@ -15,7 +15,9 @@ from loadtest.processes import family
 from tests.chaos.replicas import processes, shared_memory
 from tests.deployments.graph import Graph
 
-OF_OTHERS = ("PostgreSQL", "plasma", "ray")  # in shared memory
+# In shared memory. sem.mp- are semaphores of 32 bytes with which Python spawns vLLM's engine: nobody but the resource
+# tracker of the process that made them takes them away, and Ray kills that one along with its replica.
+OF_OTHERS = ("PostgreSQL", "plasma", "ray", "sem.mp-")
 SLACK = 8  # tasks that a replica may have more than before the run
 SLACK_OF_PEERS = 24  # descriptors and threads: every replica that came instead of another one is a new peer
 

@@ -78,6 +78,7 @@ class Audience:
         self.turns += 1
         if heard.error or not heard.finish:
             self.errors.append(f"{asked}: {heard.error or 'no end'}")
+            print(f"  a turn is lost: {self.errors[-1]}", flush=True)
             return
         self.losses.append(int(heard.server["losses"]))
         self.underruns += heard.playback.underruns

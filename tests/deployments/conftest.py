@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deployments.collector import Collector
 from tests.deployments.graph import Graph
 
 
@@ -37,7 +38,15 @@ def graph(deployed: Callable[..., Graph], tiny: Path) -> Graph:
 
 
 @pytest.fixture(scope="session")
-def watched(deployed: Callable[..., Graph], tiny: Path) -> Graph:
+def collector() -> Iterator[Collector]:
+    """Of the watched graph's traces."""
+    with Collector() as here:
+        yield here
+
+
+@pytest.fixture(scope="session")
+def watched(deployed: Callable[..., Graph], tiny: Path, collector: Collector) -> Graph:
     """As the tiny graph, with all that watches it switched on, and little room at its door."""
     ingress = {"probe_interval_s": 2.0, "max_concurrent": 6}
-    return deployed("watched", tiny, models={"reasoner": {"engine": "torch"}, "ingress": ingress})
+    models = {"reasoner": {"engine": "torch"}, "ingress": ingress, "traces": {"endpoint": collector.url}}
+    return deployed("watched", tiny, models=models)

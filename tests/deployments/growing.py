@@ -27,6 +27,10 @@ class Small:
             return False
         return True
 
+    async def held(self) -> int:
+        """Calls that it holds now."""
+        return self._held
+
     async def _stream(self, seconds: float) -> AsyncGenerator[Any, None]:
         if self._held:
             raise Overloaded("There is room for one.", 1.0)

@@ -243,6 +243,8 @@ async def test_serve_grows_a_stage_that_refuses_though_few_requests_run(cluster:
         async def until_grown() -> list[bool]:
             handle = serve.get_deployment_handle("Small", "growing")
             holding = asyncio.ensure_future(handle.hold.remote(90.0))
+            while not await handle.held.remote():
+                await asyncio.sleep(0.05)
             answers = []
             while serve.status().applications["growing"].deployments["Small"].replica_states.get("RUNNING", 0) < 2:
                 answers.append(await handle.hold.remote(0.1))
@@ -252,6 +254,6 @@ async def test_serve_grows_a_stage_that_refuses_though_few_requests_run(cluster:
 
         async with asyncio.timeout(90.0):
             answers = await on_ray(until_grown())
-        assert not any(answers[:2])
+        assert answers[0] is False
     finally:
         serve.delete("growing")

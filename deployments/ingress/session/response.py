@@ -153,7 +153,7 @@ class Response:
         services, spoken = self._around.services, self._spoken
         turn = await self._turn()
         spoken.open()
-        async with services.admitted(turn) as (admitted, items):
+        async with services.admitted(self._record.traced(turn)) as (admitted, items):
             self._prompt_tokens = self._record.prompt_tokens = admitted.prompt_tokens
             async for item in items:
                 if isinstance(item, AudioChunk):

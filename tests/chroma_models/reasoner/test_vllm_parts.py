@@ -1,6 +1,8 @@
 """The parts around vLLM that need no engine: noise for both model runners, the model folder, the row check."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -135,3 +137,24 @@ def test_row_bytes_keep_every_bit() -> None:
 def test_neighbours_on_a_gpu_do_not_keep_the_engine_from_starting(tmp_path: Path) -> None:
     """vLLM's start-up check wants this share of the GPU free, although the KV cache is sized in bytes."""
     assert engine_args(ReasonerConfig(), FP32, tmp_path)["gpu_memory_utilization"] < 0.05
+
+
+def test_handlers_of_the_process_outlive_vllms_own_logging(tmp_path: Path) -> None:
+    """Serve writes to its file through a handler in memory, and asks it where that is when its controller is new."""
+    program = """
+import logging, logging.handlers, sys
+from chroma_models.config import TorchConfig
+from chroma_models.reasoner.vllm_config import prepare_environment
+target = logging.FileHandler(sys.argv[1])
+memory = logging.handlers.MemoryHandler(8, target=target)
+logging.getLogger("ray.serve").addHandler(memory)
+prepare_environment(TorchConfig())
+from vllm.config.logging import LoggingConfig
+from vllm.logger import configure_logging_if_needed
+configure_logging_if_needed(LoggingConfig())  # as the engine does when it is made
+assert memory.target is target and not memory._closed
+assert logging.getLogger("vllm").level == logging.ERROR
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "log")]
+    said = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr

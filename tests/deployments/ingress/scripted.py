@@ -106,7 +106,7 @@ class Scripted:
         self.encode_s = 0.0
 
     def _script_of(self, turn: Turn) -> Script:
-        said = getattr(turn.messages[-1].parts[-1], "text", "")
+        said = next((getattr(part, "text", "") for part in reversed(turn.messages[-1].parts)), "")
         return self.by_word.get(said.split(" ")[0], self.script)
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[Any, None]:

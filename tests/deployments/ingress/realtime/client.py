@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,9 +44,10 @@ class Client:
         return client
 
     @classmethod
-    async def to(cls, server: str, key: str = "unused") -> "Client":
-        url, headers = f"{server}/v1/realtime?model=chroma", {"authorization": f"Bearer {key}"}
-        client = cls(await websockets.connect(url, additional_headers=headers, max_size=None))
+    async def to(cls, server: str, key: str = "unused", headers: Mapping[str, str] | None = None) -> "Client":
+        url = f"{server}/v1/realtime?model=chroma"
+        told = {"authorization": f"Bearer {key}", **(headers or {})}
+        client = cls(await websockets.connect(url, additional_headers=told, max_size=None))
         client.closed = asyncio.create_task(client._read())
         await client.one("session.created")
         return client
