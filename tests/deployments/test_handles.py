@@ -72,7 +72,7 @@ class Decoders:
         self.kinds, self.asked, self.running = list(kinds), 0, 0
         self.complete = self
 
-    async def remote(self, batch: DecoderBatch) -> bytes:
+    async def remote(self, batch: DecoderBatch, traces: tuple[str, ...]) -> bytes:
         kind = self.kinds.pop(0) if self.kinds else "well"
         self.asked += 1
         self.running += 1
