@@ -114,7 +114,7 @@ def table(results: dict[str, Result]) -> str:
         said = f"{failed} of {turns} turns lost, {resumed} gone on elsewhere, "
         said += f"{sum(run['other_codes'] for run in runs)} with other codes"
         name = (
-            f"{blows} replicas killed or stopped under {runs[0]['streams']} listeners, {runs[0]['reasoner']} Reasoner"
+            f"{blows} processes killed or stopped under {runs[0]['streams']} listeners, {runs[0]['reasoner']} Reasoner"
         )
         rows.append((name, "-", said, _where(result)))
     for result in _of(results, "multihost"):
