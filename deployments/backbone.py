@@ -22,8 +22,7 @@ from deployments.handles import RemoteDecoder, RemoteReasoner, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
-from deployments.traces import FirstFrames, traced
-from deployments.traces import configure as configure_traces
+from deployments.traces import FirstFrames, export_traces, staged
 
 
 class Backbone:
@@ -36,7 +35,7 @@ class Backbone:
         expect_refusals()
         set_threads(models.torch)
         configure(models.logs, "backbone")
-        configure_traces(models.traces, "backbone")
+        export_traces(models.traces, "backbone")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("backbone")))
         with loading(report("backbone"), checkpoint):
             backbone = load_backbone(checkpoint, models.torch)
@@ -71,12 +70,11 @@ class Backbone:
         self._stage.engine.config = BackboneConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
-        def watched(turn: Turn) -> AsyncGenerator[FrameItem, None]:
-            return self._metrics.turn(self._feelings.turn(turn, self._stage.frames(turn, progress)))
-
-        async with aclosing(traced("backbone", turn, progress, watched, self._first_frames)) as items:
-            async for item in items:
-                yield item
+        with staged("backbone", turn, progress) as (turn, span), self._first_frames.of(turn):
+            felt = self._feelings.turn(turn, self._stage.frames(turn, progress))
+            async with aclosing(self._metrics.turn(felt, span)) as items:
+                async for item in items:
+                    yield item
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For the autoscaler, which Serve asks on its behalf."""

@@ -18,8 +18,7 @@ from deployments.handles import RemoteBackbone, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
-from deployments.traces import configure as configure_traces
-from deployments.traces import traced
+from deployments.traces import export_traces, staged
 
 
 class Codec:
@@ -30,7 +29,7 @@ class Codec:
         expect_refusals()
         set_threads(models.torch)
         configure(models.logs, "codec")
-        configure_traces(models.traces, "codec")
+        export_traces(models.traces, "codec")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("codec")))
         config = CodecConfig(**models.codec.model_dump())
         with loading(report("codec"), checkpoint):
@@ -57,12 +56,11 @@ class Codec:
         self._stage.engine.config = CodecConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
-        def watched(turn: Turn) -> AsyncGenerator[SpeechItem, None]:
-            return self._metrics.turn(self._feelings.turn(turn, self._stage.speak(turn, progress)))
-
-        async with aclosing(traced("codec", turn, progress, watched)) as items:
-            async for item in items:
-                yield item
+        with staged("codec", turn, progress) as (turn, span):
+            felt = self._feelings.turn(turn, self._stage.speak(turn, progress))
+            async with aclosing(self._metrics.turn(felt, span)) as items:
+                async for item in items:
+                    yield item
 
     async def encode_voice(self, pcm: bytes) -> bytes:
         return await self._stage.encode_voice(pcm)

@@ -21,8 +21,7 @@ from deployments.autoscaling.feelings import Feelings
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
-from deployments.traces import configure as configure_traces
-from deployments.traces import decoding
+from deployments.traces import decoding, export_traces
 
 
 class Decoder:
@@ -34,7 +33,7 @@ class Decoder:
         expect_refusals()
         set_threads(models.torch)
         configure(models.logs, "decoder")
-        configure_traces(models.traces, "decoder")
+        export_traces(models.traces, "decoder")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("decoder")))
         with loading(report("decoder"), checkpoint):
             depth = load_decoder(checkpoint, models.torch, models.decoder)
@@ -55,10 +54,7 @@ class Decoder:
     async def complete(self, batch: DecoderBatch, traces: tuple[str, ...] = ()) -> bytes:
         """traces: of turns whose first frame this batch makes."""
         with decoding(traces, batch.rows):
-            return await self._soon(batch)
-
-    async def _soon(self, batch: DecoderBatch) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, batch)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._complete, batch)
 
     def _complete(self, batch: DecoderBatch) -> bytes:
         self._busy_since = time.monotonic()

@@ -146,7 +146,7 @@ class RemoteDecoder:
 
     async def _ask(self, batch: DecoderBatch) -> Any:
         with translated("Decoder"):
-            return await self._handle.complete.remote(batch, self._first_frames.of(batch))
+            return await self._handle.complete.remote(batch, self._first_frames.traces(batch))
 
     async def _hedged(self, batch: DecoderBatch) -> Any:
         """Raises what the last one asked has raised, or Lost where nobody answers."""

@@ -22,7 +22,7 @@ from deployments.ingress.secret_settings import filled
 from deployments.ingress_metrics import IngressMetrics
 from deployments.logs import configure, report
 from deployments.settings import Models
-from deployments.traces import configure as configure_traces
+from deployments.traces import export_traces
 
 WARM_UP_TRIES = 120
 WARM_UP_PAUSE_S = 2.0
@@ -33,7 +33,7 @@ class Ingress:
 
     async def __init__(self, models: Models, codec: DeploymentHandle) -> None:  # type: ignore[misc]
         configure(models.logs, "ingress")
-        configure_traces(models.traces, "ingress")
+        export_traces(models.traces, "ingress")
         say = report("ingress")
         architecture = Architecture.read(resolve(models.checkpoint, say))
         self._speaker = RemoteCodec(codec)

@@ -13,11 +13,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from opentelemetry.trace import INVALID_SPAN, Span
 from ray.serve import metrics
 
 from chroma_models.engine.step_log import StepLog
 from chroma_models.errors import ChromaError
 from chroma_models.types import Admitted, Finished
+from deployments.traces import fail, finish
 
 T = TypeVar("T")
 PERIOD_S = 2.0
@@ -123,34 +125,42 @@ class StageMetrics:
         counts = {name: float(read()) for name, read in self._totals.items()}
         return {**held, **counts, "turns_running": self.running, "tasks": len(asyncio.all_tasks()), "pid": os.getpid()}
 
-    async def turn(self, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """Pass a turn's stream through, counting its outcome and timing its admission and first item."""
+    async def turn(self, stream: AsyncGenerator[T, None], span: Span = INVALID_SPAN) -> AsyncGenerator[T, None]:
+        """Pass a turn's stream through, counting its outcome and timing its admission and first item; span, too, is
+        told of them.
+        """
         started = time.monotonic()
         outcome, waiting, admitted = "cancelled", True, False
         self.running += 1
         try:
             async with aclosing(stream) as items:
                 async for item in items:
-                    if isinstance(item, Admitted) and not admitted:
-                        admitted = True
-                        self._admit.observe(time.monotonic() - started)
+                    if isinstance(item, Admitted):
+                        if not admitted:
+                            admitted = True
+                            self._admit.observe(time.monotonic() - started)
+                        span.add_event("admitted", {"losses": item.losses})
                     elif isinstance(item, Finished):
                         outcome = item.reason
-                    elif waiting and speaks(item):
+                        finish(span, item)
+                    elif waiting and _speaks(item):
                         waiting = False
                         self._first.observe(time.monotonic() - started)
+                        span.add_event("first item")
                     yield item
         except ChromaError as error:
             outcome = error.code
+            fail(span, error, outcome)
             raise
-        except Exception:
+        except Exception as error:
             outcome = "internal_error"
+            fail(span, error, outcome)
             raise
         finally:
             self.running -= 1
             self._turns.inc(1, {"outcome": outcome})
 
 
-def speaks(item: object) -> bool:
+def _speaks(item: object) -> bool:
     """A keep-alive is an empty list, or a chunk without frames."""
     return bool(getattr(item, "frames", item))

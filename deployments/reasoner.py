@@ -16,8 +16,7 @@ from deployments.autoscaling.feelings import Feelings
 from deployments.logs import configure, expect_refusals, report
 from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
-from deployments.traces import configure as configure_traces
-from deployments.traces import traced
+from deployments.traces import export_traces, staged
 
 
 class Reasoner:
@@ -28,7 +27,7 @@ class Reasoner:
         expect_refusals()
         set_threads(models.torch)
         configure(models.logs, "reasoner")
-        configure_traces(models.traces, "reasoner")
+        export_traces(models.traces, "reasoner")
         checkpoint = Checkpoint.open(resolve(models.checkpoint, report("reasoner")))
         config = ReasonerConfig(**models.reasoner.model_dump())
         self._engine = make_reasoner(checkpoint, config, models.torch, stat_loggers(config))
@@ -50,12 +49,11 @@ class Reasoner:
         self._engine.config = ReasonerConfig(**self._sizes.model_dump(), **limits.model_dump())
 
     async def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[StepItem, None]:
-        def watched(turn: Turn) -> AsyncGenerator[StepItem, None]:
-            return self._metrics.turn(self._feelings.turn(turn, self._engine.steps(turn, after)))
-
-        async with aclosing(traced("reasoner", turn, None, watched)) as items:
-            async for item in items:
-                yield item
+        with staged("reasoner", turn) as (turn, span):
+            felt = self._feelings.turn(turn, self._engine.steps(turn, after))
+            async with aclosing(self._metrics.turn(felt, span)) as items:
+                async for item in items:
+                    yield item
 
     async def warm(self, turn: Turn) -> None:
         """Best effort, while the user still speaks."""

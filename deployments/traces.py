@@ -4,34 +4,29 @@ Serve's own tracing makes a span of every call between replicas, a Decoder's bat
 neither turns nor what they ended with.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import ExitStack, aclosing, contextmanager
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
 
 from chroma_models.engine.decoder_engine import DecoderBatch
 from chroma_models.errors import ChromaError
-from chroma_models.types import Admitted, Finished, Progress, Turn
-from deployments.ingress.reply_span import HEADER, NAME, W3C, Value, within
-from deployments.metrics import speaks
+from chroma_models.types import Finished, Progress, Turn
+from deployments.ingress.reply_span import NAME, Value, begin, within
 from deployments.settings import Traces
-
-T = TypeVar("T")
 
 EXPORT_EVERY_S = 2.0
 EXPORT_TIMEOUT_S = 5.0
 
 
-def configure(traces: Traces, stage: str) -> None:
+def export_traces(traces: Traces, stage: str) -> None:
     """For this process. A collector that does not answer costs spans, and nothing else."""
     if traces.endpoint is None:
         return
@@ -45,61 +40,26 @@ def configure(traces: Traces, stage: str) -> None:
     trace.set_tracer_provider(provider)
 
 
-def traced(
-    stage: str,
-    turn: Turn,
-    progress: Progress | None,
-    open_stream: Callable[[Turn], AsyncGenerator[T, None]],
-    waits: "FirstFrames | None" = None,
-) -> AsyncGenerator[T, None]:
-    """A turn's stream through one stage. open_stream is given the turn as the stages behind are to see it.
-
-    waits  is told of the turn until its first frame has come
-    """
-    return _traced(stage, turn, progress, open_stream, waits) if turn.trace else open_stream(turn)
-
-
-async def _traced(
-    stage: str,
-    turn: Turn,
-    progress: Progress | None,
-    open_stream: Callable[[Turn], AsyncGenerator[T, None]],
-    waits: "FirstFrames | None",
-) -> AsyncGenerator[T, None]:
+@contextmanager
+def staged(stage: str, turn: Turn, progress: Progress | None = None) -> Iterator[tuple[Turn, Span]]:
+    """A stage's part of a turn while the block runs: the turn as the stages behind are to see it, and the span."""
+    if not turn.trace:
+        yield turn, INVALID_SPAN
+        return
     about: dict[str, Value] = {
         "chroma.turn_id": turn.id,
         "chroma.losses": turn.losses,
         "chroma.resumed_frames": len(progress.frames) if progress else 0,
     }
-    span = _tracer().start_span(stage, _context(turn.trace), SpanKind.SERVER, about)
-    with ExitStack() as ends:
-        ends.callback(span.end)
-        turn = within(span, turn)
-        waiting = ends.enter_context(waits.wait(turn)) if waits is not None and progress is None else None
-        try:
-            silent = True
-            async with aclosing(open_stream(turn)) as items:
-                async for item in items:
-                    if isinstance(item, Admitted):
-                        span.add_event("admitted", {"losses": item.losses})
-                    elif isinstance(item, Finished):
-                        _finish(span, item)
-                    elif silent and speaks(item):
-                        silent = False
-                        span.add_event("first item")
-                        if waiting is not None:
-                            waiting.close()
-                    yield item
-        except ChromaError as error:
-            span.set_status(Status(StatusCode.ERROR, error.code))
-            raise
-        except Exception as error:
-            span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, "internal_error"))
-            raise
+    span = begin(stage, turn.trace, about)
+    try:
+        yield within(span, turn), span
+    finally:
+        span.end()
 
 
-def _finish(span: Span, finished: Finished) -> None:
+def finish(span: Span, finished: Finished) -> None:
+    """What a stream's last item says."""
     usage = finished.usage
     span.set_attributes(
         {
@@ -112,45 +72,48 @@ def _finish(span: Span, finished: Finished) -> None:
     )
 
 
+def fail(span: Span, error: Exception, code: str) -> None:
+    """What ended a stream instead. The words of a typed error are the client's, and its code says enough."""
+    if not isinstance(error, ChromaError):
+        span.record_exception(error)
+    span.set_status(Status(StatusCode.ERROR, code))
+
+
 class FirstFrames:
-    """Turns that wait for their first frame, by the seed they draw with: a batch of the Decoder says no more of its
-    rows. Two turns that begin at once with one seed share the spans of either.
+    """Of which traced turns a batch of the Decoder makes the first frames. It says no more of its rows than the seeds
+    they draw with: two turns that begin at once with one seed share the spans of either.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, str] = {}
+        self._traces: dict[int, str] = {}  # of turns that run, by seed
 
     @contextmanager
-    def wait(self, turn: Turn) -> Iterator[ExitStack]:
-        """What it yields may be closed before the block ends."""
-        with ExitStack() as ends:
-            self._waiting[turn.sampling.seed] = turn.trace
-            ends.callback(self._waiting.pop, turn.sampling.seed, None)
-            yield ends
+    def of(self, turn: Turn) -> Iterator[None]:
+        """A turn, while the block runs."""
+        seed = turn.sampling.seed
+        if turn.trace:
+            self._traces[seed] = turn.trace
+        try:
+            yield
+        finally:
+            if turn.trace and self._traces.get(seed) == turn.trace:
+                del self._traces[seed]
 
-    def of(self, batch: DecoderBatch) -> tuple[str, ...]:
+    def traces(self, batch: DecoderBatch) -> tuple[str, ...]:
         """What the spans of its first frames belong to."""
-        if not self._waiting:
+        if not self._traces:
             return ()
         first = np.frombuffer(batch.indices, np.int64) == 0
         seeds = np.frombuffer(batch.seeds, np.int64)[first].tolist()
-        return tuple(self._waiting[seed] for seed in seeds if seed in self._waiting)
+        return tuple(self._traces[seed] for seed in seeds if seed in self._traces)
 
 
 @contextmanager
 def decoding(traces: tuple[str, ...], rows: int) -> Iterator[None]:
     """A batch that makes the first frame of some turns."""
-    spans = [_tracer().start_span("decoder", _context(one), SpanKind.SERVER, {"chroma.rows": rows}) for one in traces]
+    spans = [begin("decoder", one, {"chroma.rows": rows}) for one in traces]
     try:
         yield
     finally:
         for span in spans:
             span.end()
-
-
-def _tracer() -> trace.Tracer:
-    return trace.get_tracer(NAME)
-
-
-def _context(traceparent: str) -> Context:
-    return W3C.extract({HEADER: traceparent})

@@ -7,12 +7,12 @@ import pydantic_core
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chroma_models.errors import StageUnavailable
-from deployments.ingress import reply_span
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.errors import body_of, headers_of, is_fault, wire_of
 from deployments.ingress.hangup import HungUp
 from deployments.ingress.health import Health
 from deployments.ingress.log_context import REQUEST
+from deployments.ingress.reply_span import PARENT, TRACEPARENT
 from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.sse import CONTENT_TYPE, event_of
 
@@ -51,7 +51,7 @@ class _Exchange:
         self._began = asyncio.get_running_loop().time()
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self.request_id = request_id(headers.get(HEADER.encode(), ""))
-        self._parent = headers.get(reply_span.HEADER.encode(), "")
+        self._parent = headers.get(TRACEPARENT.encode(), "")
         self._told: list[tuple[bytes, bytes]] = []  # headers that an endpoint adds to whatever is answered
         self._scope: Scope = {**scope, "request_id": self.request_id, "answer_headers": self._told}
         self._body_left = b"transfer-encoding" in headers or headers.get(b"content-length", "0") != "0"
@@ -61,7 +61,7 @@ class _Exchange:
 
     async def run(self, inner: ASGIApp) -> None:
         REQUEST.set(self.request_id)
-        reply_span.PARENT.set(self._parent)
+        PARENT.set(self._parent)
         try:
             await inner(self._scope, self.receive, self.send)
         except HungUp:

@@ -10,7 +10,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from chroma_models.types import Turn
 
-HEADER = "traceparent"
+TRACEPARENT = "traceparent"  # the header, and the key of metadata
 NAME = "chroma-serve"  # of the tracer, here and in the stages
 W3C = TraceContextTextMapPropagator()
 PARENT: ContextVar[str] = ContextVar("traceparent", default="")  # the caller's, where a request is let in
@@ -18,10 +18,10 @@ PARENT: ContextVar[str] = ContextVar("traceparent", default="")  # the caller's,
 Value = str | int | float | bool
 
 
-def begin(name: str, attributes: Mapping[str, Value]) -> Span:
-    """Part of the caller's trace, or the first of its own."""
-    parent = W3C.extract({HEADER: PARENT.get()})
-    return trace.get_tracer(NAME).start_span(name, parent, SpanKind.SERVER, dict(attributes))
+def begin(name: str, parent: str, attributes: Mapping[str, Value]) -> Span:
+    """Part of the trace that parent, a traceparent, names; or the first span of its own, where it names none."""
+    context = W3C.extract({TRACEPARENT: parent})
+    return trace.get_tracer(NAME).start_span(name, context, SpanKind.SERVER, dict(attributes))
 
 
 def end(span: Span, fault: str | None, attributes: Mapping[str, Value | None]) -> None:
@@ -38,4 +38,4 @@ def within(span: Span, turn: Turn) -> Turn:
         return turn
     carrier: dict[str, str] = {}
     W3C.inject(carrier, trace.set_span_in_context(span))
-    return replace(turn, trace=carrier[HEADER])
+    return replace(turn, trace=carrier[TRACEPARENT])

@@ -148,7 +148,7 @@ class Ledger:
             "chroma.protocol": protocol,
             "chroma.request_id": REQUEST.get() or "",
         }
-        record.span = reply_span.begin("reply", about)
+        record.span = reply_span.begin("reply", reply_span.PARENT.get(), about)
         self._live[record.id] = record
         self._tell(record)
         outcome, fault = "completed", None

@@ -14,8 +14,7 @@ from deployments.ingress.log_context import REQUEST, TENANT
 from deployments.ingress.rate_headers import rate_headers
 from deployments.ingress.realtime.commands import Commands
 from deployments.ingress.realtime.connection import REVOKED, Connection
-from deployments.ingress.reply_span import HEADER as TRACE_HEADER
-from deployments.ingress.reply_span import PARENT
+from deployments.ingress.reply_span import PARENT, TRACEPARENT
 from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.services import Services
 
@@ -39,7 +38,7 @@ class Realtime:
             if self._open >= self._services.config.realtime.max_sessions:
                 raise Overloaded("Too many sessions are open; please try again.", 1.0)
             REQUEST.set(name)
-            PARENT.set(websocket.headers.get(TRACE_HEADER, ""))
+            PARENT.set(websocket.headers.get(TRACEPARENT, ""))
             caller = await self._caller(scope)
             TENANT.set(caller.tenant)
             caller.check_scope("speech")

@@ -17,8 +17,7 @@ from deployments.ingress.health import Health
 from deployments.ingress.log_context import REQUEST, TENANT
 from deployments.ingress.patience import Patience
 from deployments.ingress.permits import Permit
-from deployments.ingress.reply_span import HEADER as TRACE_HEADER
-from deployments.ingress.reply_span import PARENT
+from deployments.ingress.reply_span import PARENT, TRACEPARENT
 from deployments.ingress.request_id import HEADER, request_id
 from deployments.ingress.rpc.status import ending, status_of
 
@@ -55,7 +54,7 @@ async def answering(context: Context, permit: Permit, health: Health) -> AsyncIt
     """Counts the call and holds its permit while the block runs; what that raises becomes the status it ends with."""
     call = Call(id_of(context.invocation_metadata() or ()), permit.caller, context)
     REQUEST.set(call.id)
-    PARENT.set(str(value_of(context.invocation_metadata() or (), TRACE_HEADER) or ""))
+    PARENT.set(str(value_of(context.invocation_metadata() or (), TRACEPARENT) or ""))
     TENANT.set(permit.caller.tenant)
     with health.request():
         try:
