@@ -234,8 +234,8 @@ class TorchReasoner:
     def _iterate(self, rows: list[Row]) -> None:
         """One piece of reading for one turn, one step for all that speak."""
         started = time.perf_counter()
-        left = [row for row in rows if row.reply.cancelled]
-        rows[:] = sorted((row for row in rows if not row.reply.cancelled), key=lambda row: row.slot.row)
+        left = [row for row in rows if row.reply.cancelled]  # read once: a reader may leave at any moment
+        rows[:] = sorted((row for row in rows if row not in left), key=lambda row: row.slot.row)
         speaking = [row for row in rows if not row.reading]
         reading = [row for row in rows if row.reading]
         made: list[tuple[Reply, int, bytes]] = []

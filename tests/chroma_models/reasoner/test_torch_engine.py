@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -17,6 +18,7 @@ from chroma_models.checkpoint.weights import Checkpoint
 from chroma_models.config import ReasonerConfig
 from chroma_models.errors import InvalidRequest, Overloaded, PromptTooLong, StageUnavailable, TurnTimeout
 from chroma_models.reasoner import make_reasoner
+from chroma_models.reasoner.reply import Reply
 from chroma_models.reasoner.torch_engine import Row, TorchReasoner
 from chroma_models.types import Admitted, Finished, TextStep, Turn
 from tests.chroma_models.reasoner.conversations import CONVERSATIONS, FP32, SMALL, Heard, golden_turn, listen, turn
@@ -210,6 +212,28 @@ async def test_a_cancelled_task_leaves_nothing(tiny: Path) -> None:
         assert len((await listen(engine, turn("next", CONVERSATIONS["text only"]))).steps) == 16
 
 
+class LeftBetweenTwoLooks(Reply):
+    """Its reader leaves right after the step loop has looked for the first time."""
+
+    @property
+    def cancelled(self) -> bool:
+        seen, self.left = self.left, self.left or threading.current_thread().name == "reasoner"
+        return seen
+
+    @cancelled.setter
+    def cancelled(self, left: bool) -> None:
+        self.left = left
+
+
+async def test_a_reader_who_leaves_while_the_loop_looks_is_let_go(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chroma_models.reasoner.torch_engine.Reply", LeftBetweenTwoLooks)
+    async with running(tiny) as engine, asyncio.timeout(60):
+        async with aclosing(engine.steps(turn("left", CONVERSATIONS["text only"]))) as items:
+            await anext(items)
+            await anext(items)  # nothing for a while: the loop has looked
+        assert engine.requests_running == 0
+
+
 async def test_a_full_engine_says_so_in_time(tiny: Path) -> None:
     async with talkative(tiny, SMALL.model_copy(update={"slots": 1, "admit_timeout_s": 0.05})) as engine:
         async with aclosing(engine.steps(turn("first", CONVERSATIONS["text only"], tokens=900))) as items:
@@ -228,8 +252,9 @@ async def test_a_mute_engine_sends_keep_alives_fails_its_check_and_ends_the_turn
 
         def mute(rows: list[Row]) -> None:
             time.sleep(0.005)
-            engine._post([], [row for row in rows if row.reply.cancelled])
-            rows[:] = [row for row in rows if not row.reply.cancelled]
+            left = [row for row in rows if row.reply.cancelled]
+            engine._post([], left)
+            rows[:] = [row for row in rows if row not in left]
 
         monkeypatch.setattr(engine, "_iterate", mute)
         heard = Heard()
