@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -16,6 +16,8 @@ from deployments.ingress.store.address import async_url, database_url, is_sqlite
 from deployments.ingress.store.schema import prepare
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CONNECTIONS = 5  # of a replica; a look-up holds one for about a millisecond
 
@@ -49,7 +51,8 @@ class Database:
         )
         if is_sqlite(url):
             event.listen(self._engine.sync_engine, "connect", _on_connect)
-        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        session = _WholeStatements if is_sqlite(url) else AsyncSession
+        self._sessions = async_sessionmaker(self._engine, class_=session, expire_on_commit=False)
 
     @property
     def is_sqlite(self) -> bool:
@@ -94,6 +97,44 @@ class Database:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+
+class _WholeStatements(AsyncSession):
+    """Who is cancelled learns it when his statement has ended.
+
+    SQLAlchemy gives a connection up in the middle of whose statement somebody is cancelled, and SQLite closes one only
+    once its last cursor is gone. That hangs in a ring of exceptions until the garbage collector comes by, which is
+    seldom, and holds the lock to write: everybody else would wait in vain. SQLite's statements end by themselves, at
+    the latest when they have waited for the lock as long as they may.
+    """
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return await _whole(super().execute(*args, **kwargs))
+
+    async def scalar(self, *args: Any, **kwargs: Any) -> Any:
+        return await _whole(super().scalar(*args, **kwargs))
+
+    async def scalars(self, *args: Any, **kwargs: Any) -> Any:
+        return await _whole(super().scalars(*args, **kwargs))
+
+    async def get(self, *args: Any, **kwargs: Any) -> Any:
+        return await _whole(super().get(*args, **kwargs))
+
+    async def flush(self, *args: Any, **kwargs: Any) -> None:
+        await _whole(super().flush(*args, **kwargs))
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # once is enough: it is raised below
+                await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("a statement that nobody waited for any more failed: %s", error)
+        raise
 
 
 def _on_connect(connection: Any, _: object) -> None:
