@@ -1,5 +1,5 @@
 """How many callers does this machine hold? Starts the tiny graph, raises the load until the promise is broken, and says
-what the planner would have said from the first levels alone.
+what the planner would have said from the first levels and one that is far too much, without those at the edge.
 
 python -m loadtest.capacity --slo first_audio_p95=500ms,underrun=5% --json FILE
 
@@ -109,7 +109,7 @@ def _watch(generator: "subprocess.Popen[bytes]") -> None:
 
 
 def compared(result: dict[str, Any], slo: Slo, usage: list[dict[str, float]]) -> dict[str, Any]:
-    """What the planner says from the first levels, beside what all of them showed."""
+    """What the planner says from the first levels and the largest, beside what all of them showed."""
     levels = result["levels"]
     for level, cores in zip(levels, usage, strict=True):
         level["cores"] = {name: round(used, 3) for name, used in cores.items()}
@@ -119,7 +119,8 @@ def compared(result: dict[str, Any], slo: Slo, usage: list[dict[str, float]]) ->
     out: dict[str, Any] = {"capacity": {"held": held, "broke": broke, "callers": measured}}
     out["void"] = result["void"] or any(level["lag"]["void"] for level in deciding)
     out["others"] = round(max((level["cores"].get(OTHERS, 0.0) for level in levels), default=0.0), 2)
-    calibration = calibrated(levels[:CALIBRATION], slo, result["options"]["reply_s"])
+    light, full = levels[:CALIBRATION], max(levels, key=lambda level: int(level["users"]))
+    calibration = calibrated(light, full, slo, result["options"]["reply_s"])
     if calibration is None:
         return out
     limits = calibration.limits(slo)
@@ -128,7 +129,9 @@ def compared(result: dict[str, Any], slo: Slo, usage: list[dict[str, float]]) ->
         "predicted": {
             "callers": predicted,
             "limits": [{"callers": limit.streams, "what": limit.what, "stage": limit.stage} for limit in limits],
-            "from_levels": [level["users"] for level in levels[:CALIBRATION]],
+            "from_levels": [level["users"] for level in light],
+            "full_level": full["users"],
+            "filled": round(calibration.filled, 1),
             "cores": round(calibration.cores, 3),
             "piece_ms": round(1000 * calibration.pool.piece_s(1), 1),
             "alone_ms": round(1000 * calibration.alone_s, 1),
@@ -138,25 +141,34 @@ def compared(result: dict[str, Any], slo: Slo, usage: list[dict[str, float]]) ->
     }
 
 
-def calibrated(levels: list[dict[str, Any]], slo: Slo, reply_s: float) -> Calibration | None:
-    """From levels that held. None where they do not suffice."""
+def calibrated(light: list[dict[str, Any]], full: dict[str, Any], slo: Slo, reply_s: float) -> Calibration | None:
+    """From levels that held and one that was far too much. None where they do not suffice."""
     first = slo.find("first_audio")
     share = first.share if first is not None and first.share else 0.95
-    observed = [
-        Observed(
-            level["users"],
-            {name: used for name, used in level["cores"].items() if name != OTHERS},
-            level["first_audio_mean_s"],
-            level["summary"]["first_audio_s"][f"p{100 * share:g}"],
-        )
-        for level in levels
-        if level["cores"] and level["summary"]["first_audio_s"] and not level["broken"]
-    ]
-    others = [level["cores"].get(OTHERS, 0.0) for level in levels if level["cores"]]
-    if len({each.callers for each in observed}) < 2:
+    observed = [_observed(level, share) for level in light if not level["broken"] and _heard(level)]
+    if not full["broken"] or not _heard(full) or len({each.callers for each in observed}) < 2:
         return None
+    others = [level["cores"].get(OTHERS, 0.0) for level in light if level["cores"]]
     cores = max(0.1, len(os.sched_getaffinity(0)) - sum(others) / len(others))
-    return calibrate(observed, cores, reply_s, share)
+    try:
+        return calibrate(observed, _observed(full, share), cores, reply_s, share)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def _heard(level: dict[str, Any]) -> bool:
+    return bool(level["cores"] and level["summary"]["first_audio_s"])
+
+
+def _observed(level: dict[str, Any], share: float) -> Observed:
+    return Observed(
+        level["users"],
+        {name: used for name, used in level["cores"].items() if name != OTHERS},
+        level["speech"],
+        level["first_audio_mean_s"],
+        level["summary"]["first_audio_s"][f"p{100 * share:g}"],
+    )
 
 
 def told(result: dict[str, Any]) -> list[str]:
@@ -173,11 +185,12 @@ def told(result: dict[str, Any]) -> list[str]:
             f"measured      {capacity['callers']:g} callers: {capacity['held']} held, {capacity['broke']} did not"
         )
     if predicted is None:
-        lines.append("predicted     nothing: the first levels did not hold")
+        lines.append("predicted     nothing: the first levels did not hold, or the largest was not too much")
     else:
         limit = predicted["limits"][0]
         lines.append(
-            f"predicted     {predicted['callers']} callers, from {predicted['from_levels']} callers: "
+            f"predicted     {predicted['callers']} callers, from {predicted['from_levels']} and "
+            f"{predicted['full_level']} callers: {predicted['filled']:g} would keep all cores busy; "
             f"{limit['what']} binds, {limit['stage']} is busiest; {predicted['busy_there']:.0%} of "
             f"{predicted['cores']:.2f} cores"
         )
@@ -200,7 +213,7 @@ def told(result: dict[str, Any]) -> list[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.capacity", description=__doc__)
     parser.add_argument("--slo", default="first_audio_p95=500ms,underrun=5%,refused=1%,failed=1%")
-    parser.add_argument("--first", type=int, default=4, help="callers of the first level")
+    parser.add_argument("--first", type=int, default=6, help="callers of the first level")
     parser.add_argument("--most", type=int, default=80, help="callers of the last")
     parser.add_argument("--settle-s", type=float, default=6.0, help="before a level counts")
     parser.add_argument("--hold-s", type=float, default=18.0, help="how long it counts")

@@ -39,9 +39,10 @@ class Level:
 
 @dataclass
 class Stairs:
-    """Up until the SLO breaks, then between the last that held and the first that broke, to within `fine` of it.
+    """Up until the SLO breaks, then between the last that held and the first that broke, to within `fine` of it; at the
+    end once far above, where nothing so large was tried: what a server gets done that is asked too much of.
 
-    climb: by how much a level is larger than the one before.
+    climb: by how much a level is larger than the one before, and the last than the first that broke.
     judge: what is broken of what ended in a span of the wall clock.
     """
 
@@ -92,4 +93,7 @@ class Stairs:
             up = min(self.most, max(held + 1, round(held * self.climb)))
             return up if up > held else None
         between = (held + broke) // 2
-        return between if broke - held > max(1.0, self.fine * held) and between not in (0, held) else None
+        if broke - held > max(1.0, self.fine * held) and between not in (0, held):
+            return between
+        above = min(self.most, round(broke * self.climb))
+        return above if max(level.users for level in self.levels) < (1 - self.fine) * above else None

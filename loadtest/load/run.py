@@ -15,7 +15,7 @@ from loadtest.load.options import Options
 from loadtest.load.page import page
 from loadtest.load.profile import Stairs
 from loadtest.load.records import Ledger, Pulse, TurnRecord
-from loadtest.load.summary import by, fairness, lag, pulses_within, summary, within
+from loadtest.load.summary import by, fairness, lag, pulses_within, speech, summary, within
 from loadtest.slo import Slo
 
 KEEP = ("arrivals", "seconds", "mix", "turns", "think_s", "reply_s", "barge_in", "cancel", "hang_up", "slow", "seed")
@@ -66,6 +66,7 @@ class Run:
         if self.stairs is not None:
             result["levels"] = [
                 asdict(level)
+                | {"speech": round(speech(turns, level.begin, level.end), 3)}
                 | _level(within(turns, level.begin, level.end), pulses_within(pulses, level.begin, level.end))
                 for level in self.stairs.levels
             ]

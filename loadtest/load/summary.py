@@ -81,6 +81,18 @@ def within(turns: Iterable[TurnRecord], begin: float, end: float) -> list[TurnRe
     return [turn for turn in turns if begin <= turn.at < end]
 
 
+def speech(turns: Iterable[TurnRecord], begin: float, end: float) -> float:
+    """Seconds of answers that were heard in a second of a span of the wall clock, whenever they were asked for."""
+    heard_s = 0.0
+    for turn in turns:
+        if turn.latency_s is not None:
+            start = min(turn.at + turn.latency_s, turn.ended_at)
+            inside = min(end, turn.ended_at) - max(begin, start)
+            if inside > 0:
+                heard_s += turn.audio_s * inside / (turn.ended_at - start)
+    return heard_s / (end - begin)
+
+
 def pulses_within(pulses: Pulses, begin: float, end: float) -> dict[str, list[Pulse]]:
     found = {name: [pulse for pulse in each if begin <= pulse.at < end] for name, each in pulses.items()}
     return {name: each for name, each in found.items() if each}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.capacity import compared, told
+from loadtest.capacity import calibrated, compared, told
 from loadtest.load.summary import summary
 from loadtest.plan.queueing import wait_s
 from loadtest.slo import Slo
@@ -15,14 +15,17 @@ ON_TIME = {"void": False, "late_share_of_the_worst": 0.0, "limit_ms": 50.0}
 LATE = {"void": True, "late_share_of_the_worst": 0.2, "limit_ms": 50.0}
 
 
+FILLED = 37.5  # callers who keep both cores busy
+
+
 def level(users: int, **lag: Any) -> dict[str, Any]:
     """Of a machine whose two cores are half a core busy for nobody, and 0.04 for each caller."""
-    busy = (0.5 + 0.04 * users) / 2
-    first_s = 0.1 + wait_s(busy, 0.04, 0.95)
+    busy = min(0.99, (0.5 + 0.04 * users) / 2)
+    first_s = 0.1 + wait_s(busy, 0.02, 0.95)
     shown = summary([heard(first_audio_s=first_s)] * 40)
-    mean_s = 0.05 + busy / (1 - busy) * 0.04
-    broken = SLO.broken(shown)
-    return {"users": users, "summary": shown, "first_audio_mean_s": mean_s, "lag": lag or ON_TIME, "broken": broken}
+    mean_s = 0.08 + busy / (1 - busy) * 0.02
+    told = {"first_audio_mean_s": mean_s, "lag": lag or ON_TIME, "broken": SLO.broken(shown)}
+    return {"users": users, "speech": 0.4 * min(users, FILLED), "summary": shown, **told}
 
 
 def run(*users: int, others: float = 0.0, void: bool = False, late: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def run(*users: int, others: float = 0.0, void: bool = False, late: tuple[int, .
         "void": void,
         "lag": ON_TIME,
     }
-    usage = [{"Backbone": 0.5 + 0.04 * n, "others": others} for n in users]
+    usage = [{"Backbone": min(2.0, 0.5 + 0.04 * n), "others": others} for n in users]
     return {**result, **compared({**result, "options": options}, SLO, usage)}
 
 
@@ -48,28 +51,39 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
 
 
-def test_what_was_measured_stands_beside_what_was_predicted_from_the_first_levels() -> None:
-    result = run(4, 6, 9, 14, 21, 32, 26, 29)
+def test_what_was_measured_stands_beside_what_was_predicted_without_the_levels_at_the_edge() -> None:
+    result = run(6, 9, 14, 21, 32, 26, 29, 48)
     assert not result["void"]
     assert result["capacity"]["held"] < result["capacity"]["callers"] < result["capacity"]["broke"]
-    assert result["predicted"]["from_levels"] == [4, 6, 9]
+    assert result["predicted"]["from_levels"] == [6, 9, 14]
+    assert result["predicted"]["full_level"] == 48
+    assert result["predicted"]["filled"] == pytest.approx(FILLED, abs=0.1)
     assert abs(result["error"]) < 0.1
     lines = told(result)
     assert any(line.startswith("error") and "within" in line for line in lines)
     assert not any("other work" in line or "VOID" in line for line in lines)
 
 
-def test_where_nothing_broke_there_is_no_capacity_and_no_error() -> None:
+def test_where_nothing_broke_there_is_no_capacity_no_prediction_and_no_error() -> None:
     result = run(4, 6, 9)
     assert result["capacity"]["callers"] is None
-    assert result["error"] is None
-    assert result["predicted"]["callers"] > 9
+    assert result.get("error") is None
+    assert any("was not too much" in line for line in told(result))
+
+
+def test_a_level_that_broke_and_got_no_more_done_than_the_light_ones_predicts_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stuck = {**level(40), "cores": {"Backbone": 0.6}, "speech": 1.0}
+    light = [{**level(n), "cores": {"Backbone": 0.5 + 0.04 * n}} for n in (4, 6, 9)]
+    assert calibrated(light, stuck, SLO, 4.0) is None
+    assert "no more than that of 9 callers" in capsys.readouterr().err
 
 
 def test_a_late_generator_at_the_edge_voids_the_run_and_elsewhere_does_not() -> None:
-    assert run(4, 6, 9, 14, 21, 32, 26, 29, late=(32,))["void"] is False
-    edge = run(4, 6, 9, 14, 21, 32, 26, 29)["capacity"]["broke"]
-    voided = run(4, 6, 9, 14, 21, 32, 26, 29, late=(edge,))
+    assert run(6, 9, 14, 21, 32, 26, 29, 48, late=(48,))["void"] is False
+    edge = run(6, 9, 14, 21, 32, 26, 29, 48)["capacity"]["broke"]
+    voided = run(6, 9, 14, 21, 32, 26, 29, 48, late=(edge,))
     assert voided["void"]
     assert any("VOID" in line for line in told(voided))
 

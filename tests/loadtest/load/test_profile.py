@@ -62,6 +62,7 @@ def test_the_stairs_find_what_a_server_holds(capacity: int, first: int, more: in
     else:
         assert held <= capacity < server.stairs.broke
         assert server.stairs.broke - held <= max(1, 0.1 * held)
+        assert max(level.users for level in server.stairs.levels) >= 0.9 * min(most, round(1.5 * server.stairs.broke))
     assert all(level.users <= most for level in server.stairs.levels)
     assert len(server.stairs.levels) < 30
 

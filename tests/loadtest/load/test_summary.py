@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from loadtest.load.records import Ledger, Pulse
 from loadtest.load.run import slots_held
-from loadtest.load.summary import by, fairness, jain, lag, summary, within
+from loadtest.load.summary import by, fairness, jain, lag, speech, summary, within
 from tests.loadtest.load.turns import heard, refused
 
 SECONDS = st.floats(0.01, 5.0)
@@ -92,3 +92,14 @@ def test_turns_of_a_span_are_those_asked_in_it() -> None:
 def test_slots_are_read_from_the_metrics_of_every_replica() -> None:
     page = 'ray_chroma_slots_held{application="chroma",stage="Codec",x="y"} 2.0\nray_other{stage="Codec"} 7.0\n'
     assert slots_held([page, page.replace("Codec", "Backbone") + page]) == {"Codec": 4.0, "Backbone": 2.0}
+
+
+def test_speech_is_counted_when_it_is_heard_and_not_when_it_was_asked_for() -> None:
+    turn = heard(at=100.0, latency_s=1.0, ended_at=105.0, audio_s=4.0)
+    assert speech([turn], 100.0, 101.0) == 0.0
+    assert speech([turn], 101.0, 105.0) == pytest.approx(1.0)
+    assert speech([turn] * 3, 103.0, 107.0) == pytest.approx(1.5)
+    assert speech([turn], 105.0, 110.0) == 0.0
+    assert speech([refused(at=100.0, ended_at=100.1)], 99.0, 101.0) == 0.0
+    halting = heard(at=100.0, latency_s=1.0, ended_at=109.0, audio_s=4.0)
+    assert speech([halting], 101.0, 109.0) == pytest.approx(0.5)
