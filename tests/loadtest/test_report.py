@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import report
-from loadtest.report import END, START, between, read, table
+from loadtest.report import __main__ as report
+from loadtest.report.__main__ import END, START, between, read
+from loadtest.report.comparison import table
 
 MACHINE = {"date": "2026-01-02", "cpu": "a cpu", "cores": 2, "gpu": None, "python": "3.11", "versions": {}}
 H200 = MACHINE | {"gpu": "NVIDIA H200"}

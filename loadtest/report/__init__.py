@@ -1,0 +1,1 @@
+"""Tables and plots from loadtest/results/*.json."""
