@@ -230,12 +230,20 @@ def _pool_plan(
     """The fewest replicas that refuse no more than a share of turns, each by itself. Raises BadPlan."""
     load = workload.load(alone_s)
 
-    def of(replicas: int) -> Pool:
-        return replace(pool, arrivals_hz=workload.turns_hz / replicas)
+    def of(replicas: int, admitted: float = 1.0) -> Pool:
+        return replace(pool, arrivals_hz=admitted * workload.turns_hz / replicas)
 
-    def refusing(replicas: int) -> float:
-        slots = of(replicas).limits(promised)[0].streams if replicas else 0
+    def refusing(replicas: int, admitted: float = 1.0) -> float:
+        slots = of(replicas, admitted).limits(promised)[0].streams
         return erlang_b(load / replicas, slots) if slots else 1.0
+
+    def left_to(replicas: int) -> float:
+        """The share refused by fewer than it takes. Turns that are refused cost nothing and leave room for others."""
+        low, high = 0.0, 1.0
+        while replicas and high - low > 1e-4:
+            share = (low + high) / 2
+            low, high = (low, share) if refusing(replicas, 1 - share) <= share else (share, high)
+        return high
 
     tightest = pool.limits(promised)[0]
     if tightest.streams < 1:
@@ -244,5 +252,5 @@ def _pool_plan(
     limits = of(replicas).limits(promised)
     lost = min(lost, replicas)
     return PoolPlan(
-        of(replicas), limits[0].streams, tuple(limits), replicas, refusing(replicas), lost, refusing(replicas - lost)
+        of(replicas), limits[0].streams, tuple(limits), replicas, refusing(replicas), lost, left_to(replicas - lost)
     )

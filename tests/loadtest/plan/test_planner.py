@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loadtest.plan.curve import Curve, Point
 from loadtest.plan.measured import RESULTS, BadMeasurements, Crowd, Measured, read
 from loadtest.plan.page import page
-from loadtest.plan.planner import BadPlan, Plan, Workload, plan
+from loadtest.plan.planner import BadPlan, Plan, PoolPlan, Workload, plan, promised_of
 from loadtest.plan.queueing import erlang_b
 from loadtest.plan.roofline import GPUS
 from loadtest.plan.told import told
@@ -94,6 +94,20 @@ def test_a_lost_node_is_survived_with_the_spare_gpus_and_not_without() -> None:
     assert erlang_b(made.load / left, pool.streams) <= 1e-3
     alone = planned(layout="single", gpus_per_node=1)
     assert alone.gpus_with_a_node_to_lose == alone.gpus + 1
+
+
+def test_what_is_left_after_a_lost_node_serves_as_many_as_it_can() -> None:
+    made = planned(measured=read([RESULTS], "h200"), layout="split")
+    for pool in made.pools:
+        left, share = pool.replicas - 8, pool.refused_with_a_node_lost
+
+        def refused(expected: float, pool: PoolPlan = pool, left: int = left) -> float:
+            arrivals_hz = CALLERS.turns_hz * (1 - expected) / left  # those refused are no work
+            slots = replace(pool.pool, arrivals_hz=arrivals_hz).limits(promised_of(SLO, made.alone_s, 2))[0].streams
+            return erlang_b(made.load / left, slots) if slots else 1.0
+
+        assert refused(share) <= share < 1
+        assert refused(share - 0.01) > share - 0.01
 
 
 def test_what_cannot_be_is_said() -> None:
