@@ -31,7 +31,7 @@ class Health:
         self._live: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._cut = False
+        self._cut: set[asyncio.Task[object]] = set()  # those that cut() has cancelled, until they have noticed
         self._left = asyncio.Event()
 
     @property
@@ -81,6 +81,7 @@ class Health:
             yield
         finally:
             self._live.discard(task)
+            self._cut.discard(task)
             if not self._live:
                 self._idle.set()
 
@@ -97,14 +98,15 @@ class Health:
 
     def cut(self) -> None:
         """End every request that is being answered."""
-        self._cut = True
+        self._cut |= self._live
         for task in self._live:
             task.cancel()
 
     def uncancel(self) -> bool:
-        """Whether the current task was cancelled by cut(), and may go on to say so."""
+        """Whether the current task was cancelled by cut(), and may go on to say so. What cancels it again ends it."""
         task = asyncio.current_task()
-        if not self._cut or task is None:
+        if task not in self._cut:
             return False
+        self._cut.discard(task)
         task.uncancel()
         return True
