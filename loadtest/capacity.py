@@ -117,7 +117,9 @@ def compared(result: dict[str, Any], slo: Slo, usage: list[dict[str, float]]) ->
     measured = (held + broke) / 2 if 0 < held < broke <= result["users"] else None
     deciding = [level for level in levels if level["users"] in (held, broke)]
     out: dict[str, Any] = {"capacity": {"held": held, "broke": broke, "callers": measured}}
-    out["void"] = result["void"] or any(level["lag"]["void"] for level in deciding)
+    lags = [level["lag"] for level in deciding] or [result["lag"]]  # far above the edge it may be late
+    out["lag"] = max(lags, key=lambda lag: float(lag["late_share_of_the_worst"]))
+    out["void"] = any(lag["void"] for lag in lags)
     out["others"] = round(max((level["cores"].get(OTHERS, 0.0) for level in levels), default=0.0), 2)
     light, full = levels[:CALIBRATION], max(levels, key=lambda level: int(level["users"]))
     calibration = calibrated(light, full, slo, result["options"]["reply_s"])

@@ -28,7 +28,7 @@ def level(users: int, **lag: Any) -> dict[str, Any]:
     return {"users": users, "speech": 0.4 * min(users, FILLED), "summary": shown, **told}
 
 
-def run(*users: int, others: float = 0.0, void: bool = False, late: tuple[int, ...] = ()) -> dict[str, Any]:
+def run(*users: int, others: float = 0.0, late: tuple[int, ...] = ()) -> dict[str, Any]:
     levels = [level(n, **(LATE if n in late else {})) for n in users]
     held = max((each["users"] for each in levels if not each["broken"]), default=0)
     broke = min((each["users"] for each in levels if each["broken"]), default=61)
@@ -39,8 +39,8 @@ def run(*users: int, others: float = 0.0, void: bool = False, late: tuple[int, .
         "levels": levels,
         "held": held,
         "broke": broke,
-        "void": void,
-        "lag": ON_TIME,
+        "void": bool(late),
+        "lag": LATE if late else ON_TIME,
     }
     usage = [{"Backbone": min(2.0, 0.5 + 0.04 * n), "others": others} for n in users]
     return {**result, **compared({**result, "options": options}, SLO, usage)}
