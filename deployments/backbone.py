@@ -18,6 +18,7 @@ from chroma_models.reasoner.prompts import PromptBuilder
 from chroma_models.stages.backbone import BackboneStage, FrameItem
 from chroma_models.types import FRAMES_PER_S, Progress, Turn
 from deployments.autoscaling.feelings import Feelings
+from deployments.garbage import settle
 from deployments.handles import RemoteDecoder, RemoteReasoner, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
@@ -50,7 +51,6 @@ class Backbone:
         await engine.start()
         await warm_up(engine)
         await answering(reasoner, "Reasoner")
-        report("backbone")("ready")
         prompts = PromptBuilder(checkpoint.folder, checkpoint.architecture)
         mark = fingerprint(checkpoint, models.torch, models.decoder)
         self._stage = BackboneStage(engine, RemoteReasoner(reasoner), prompts.voice_prompt, mark)
@@ -64,6 +64,8 @@ class Backbone:
             prefill_positions=lambda: engine.prefill_positions,
             turns_resumed=lambda: self._stage.resumed,
         )
+        settle()
+        report("backbone")("ready")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))

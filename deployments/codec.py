@@ -14,6 +14,7 @@ from chroma_models.loading import load_codec, set_threads
 from chroma_models.stages.codec import CodecStage, SpeechItem
 from chroma_models.types import FRAMES_PER_S, Progress, Turn
 from deployments.autoscaling.feelings import Feelings
+from deployments.garbage import settle
 from deployments.handles import RemoteBackbone, answering
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import Slots, StageMetrics
@@ -36,7 +37,6 @@ class Codec:
             engine: CodecEngine = load_codec(checkpoint, models.torch, config)
         await engine.start()
         await answering(backbone, "Backbone")
-        report("codec")("ready")
         self._stage = CodecStage(engine, RemoteBackbone(backbone), checkpoint.digest)
         self._feelings = Feelings(
             models.codec.slots, lambda: engine.slots_held, busy_s=lambda: engine.thread.ran.busy_s
@@ -50,6 +50,8 @@ class Codec:
             voices=lambda: engine.voices,
             turns_resumed=lambda: self._stage.resumed,
         )
+        settle()
+        report("codec")("ready")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))

@@ -18,6 +18,7 @@ from chroma_models.loading import load_decoder, set_threads
 from chroma_models.sampling import RowSampling
 from chroma_models.types import FRAMES_PER_S, Sampling
 from deployments.autoscaling.feelings import Feelings
+from deployments.garbage import settle
 from deployments.logs import configure, expect_refusals, loading, report
 from deployments.metrics import StageMetrics
 from deployments.settings import Models
@@ -46,10 +47,11 @@ class Decoder:
         sampling = RowSampling.of([Sampling(seed=0, temperature=1.0)], [0], depth.device)
         code0 = torch.zeros(1, dtype=torch.int64, device=depth.device)
         await self.complete(DecoderBatch.pack(hidden, code0, sampling))
-        report("decoder")("ready")
         ran = self._engine.ran
         self._feelings = Feelings(0, lambda: 0, busy_s=lambda: ran.busy_s)
         self._metrics = StageMetrics("decoder", models.placement, None, ran, lambda: ran.rows / FRAMES_PER_S)
+        settle()
+        report("decoder")("ready")
 
     async def complete(self, batch: DecoderBatch, traces: tuple[str, ...] = ()) -> bytes:
         """traces: of turns whose first frame this batch makes."""

@@ -62,6 +62,13 @@ def translated(stage: str) -> Iterator[None]:
         raise Lost(f"The {stage} gave the call up.", 1.0) from error
 
 
+def streaming(handle: DeploymentHandle) -> DeploymentHandle:
+    """For streamed(). Items are of classes that every replica can import, so plain pickle will do: cloudpickle looks
+    each class up among its modules, for every item again.
+    """
+    return handle.options(stream=True, response_serialization="pickle")
+
+
 async def streamed(call: Callable[[], Any], stage: str) -> AsyncGenerator[Any, None]:
     """Items of a streaming handle call. Closing this generator cancels the call, at whatever moment."""
     response = None
@@ -84,7 +91,7 @@ class RemoteReasoner:
     """Routed by the turn's affinity, to the replica that holds the conversation's prefix."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle.options(stream=True)
+        self._handle = streaming(handle)
 
     def steps(self, turn: Turn, after: Sequence[int] = ()) -> AsyncGenerator[StepItem, None]:
         handle = self._handle.options(session_id=turn.affinity)
@@ -93,7 +100,7 @@ class RemoteReasoner:
 
 class RemoteBackbone:
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle.options(stream=True)
+        self._handle = streaming(handle)
 
     def frames(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[FrameItem, None]:
         return streamed(lambda: self._handle.frames.remote(turn, progress), "Backbone")
@@ -104,7 +111,7 @@ class RemoteCodec:
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
-        self._streams = handle.options(stream=True)
+        self._streams = streaming(handle)
 
     def speak(self, turn: Turn, progress: Progress | None = None) -> AsyncGenerator[SpeechItem, None]:
         return streamed(lambda: self._streams.speak.remote(turn, progress), "Codec")

@@ -12,11 +12,11 @@ from chroma_models.checkpoint.fetch import resolve
 from chroma_models.config import TurnLimits
 from chroma_models.errors import ChromaError, StageUnavailable
 from chroma_models.types import Sampling
+from deployments.garbage import settle
 from deployments.handles import RemoteCodec, answering
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.doors import Doors
-from deployments.ingress.garbage import settle
 from deployments.ingress.probe import first_audio_s, own_turn
 from deployments.ingress.secret_settings import filled
 from deployments.ingress_metrics import IngressMetrics

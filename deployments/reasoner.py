@@ -13,6 +13,7 @@ from chroma_models.reasoner import make_reasoner
 from chroma_models.stages.backbone import StepItem
 from chroma_models.types import FRAMES_PER_S, Turn
 from deployments.autoscaling.feelings import Feelings
+from deployments.garbage import settle
 from deployments.logs import configure, expect_refusals, report
 from deployments.metrics import Slots, StageMetrics
 from deployments.settings import Models
@@ -33,7 +34,6 @@ class Reasoner:
         self._engine = make_reasoner(checkpoint, config, models.torch, stat_loggers(config))
         report("reasoner")(f"starting the {models.reasoner.engine} engine")
         await self._engine.start()
-        report("reasoner")("ready")
         engine = self._engine
         self._feelings = Feelings(models.reasoner.slots, lambda: engine.requests_running)
         self._metrics = StageMetrics(
@@ -43,6 +43,8 @@ class Reasoner:
             engine.ran,
             lambda: engine.ran.rows * FRAMES_PER_PAIR / FRAMES_PER_S,
         )
+        settle()
+        report("reasoner")("ready")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         limits = TurnLimits(**user_config.get("limits", {}))

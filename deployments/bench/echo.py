@@ -26,10 +26,10 @@ from chroma_models.types import (
     Turn,
     Usage,
 )
+from deployments.garbage import settle
 from deployments.ingress.app import IngressApp
 from deployments.ingress.config import IngressConfig
 from deployments.ingress.doors import Doors
-from deployments.ingress.garbage import settle
 from deployments.ingress.speaker import Item
 
 CODES = bytes(2 * CODEBOOKS)

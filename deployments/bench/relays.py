@@ -19,7 +19,8 @@ from chroma_models.engine.decoder_engine import DecoderBatch
 from chroma_models.sampling import RowSampling
 from chroma_models.stages.streams import lively
 from chroma_models.types import CODEBOOKS, Frame, Sampling, TextStep
-from deployments.handles import streamed
+from deployments.garbage import settle
+from deployments.handles import streamed, streaming
 from deployments.metrics import StageMetrics
 
 HIDDEN = 2048
@@ -34,6 +35,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._ages: list[float] = []
+        settle()
 
     async def look(self) -> dict[str, Any]:
         ages, self._ages = self._ages, []
@@ -72,7 +74,7 @@ class Relay(Stage):
 
     def __init__(self, upstream: DeploymentHandle) -> None:
         super().__init__()
-        self._upstream = upstream.options(stream=True)
+        self._upstream = streaming(upstream)
         self._metrics = StageMetrics("bench-relay", "split")
 
     async def frames(self, seconds: float, rate_hz: float) -> AsyncGenerator[list[Frame], None]:
@@ -92,7 +94,7 @@ class Sink(Stage):
 
     def __init__(self, upstream: DeploymentHandle, source: DeploymentHandle) -> None:
         super().__init__()
-        self._upstream, self._source = upstream.options(stream=True), source
+        self._upstream, self._source = streaming(upstream), source
 
     async def listen(self, streams: int, seconds: float, rate_hz: float) -> int:
         """Items heard on all streams, which start evenly spread over one tick."""
