@@ -76,11 +76,12 @@ class CodecEngine:
         finally:
             self._pool.release(slot)
 
-    async def decode(self, slot: Slot, codes: np.ndarray, gather_s: float = 0.0) -> bytes:
+    async def decode(self, slot: Slot, codes: np.ndarray, gather_s: float = 0.0, lead_s: float = 0.0) -> bytes:
         """The next frames of a stream as float32 samples, FRAME_SAMPLES each.
 
         codes    integers [1 .. max_group, CODEBOOKS]
         gather_s how long they may wait for other streams to share the step with
+        lead_s   what the listener has left to play: who has least goes first
         raises   InvalidCodes; StageUnavailable when frames of this slot were lost (rebuild mends that)
         A cancelled decode loses its frames.
         """
@@ -89,7 +90,8 @@ class CodecEngine:
             raise InvalidCodes(f"{len(checked)} frames at once; the codec takes 1 to {self.config.max_group}.")
         self._owned(slot)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.thread.submit(Decode(slot, checked, future, time.monotonic() + gather_s))
+        now = time.monotonic()
+        self.thread.submit(Decode(slot, checked, future, now + gather_s, now + max(gather_s, lead_s)))
         try:
             return await future
         except asyncio.CancelledError:

@@ -1,6 +1,7 @@
 """The thread that owns the decoder: jobs come from an event loop, run batched, and are answered in one call."""
 
 import asyncio
+import heapq
 import logging
 import math
 import threading
@@ -26,13 +27,15 @@ RETRY_S = 1.0
 class Decode:
     """The next frames of a slot's stream: codes int64 [group, CODEBOOKS], for float32 PCM.
 
-    due: monotonic seconds until which it may wait for others to share its step with.
+    due     monotonic seconds until which it may wait for others to share its step with
+    needed  when its listener will have played all there is: the order in which steps are taken
     """
 
     slot: Slot
     codes: Tensor
     future: "asyncio.Future[bytes]"
     due: float = 0.0
+    needed: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +52,10 @@ Result = bytes | Exception
 
 
 class StepThread:
-    """Jobs of one slot run in the order they came; Decodes of one group length run together, the most urgent first.
+    """Jobs of one slot run in the order they came; Decodes of one group length run together, the soonest needed first.
 
     A Decode that may wait does so until it is due, or until enough rows have gathered for one more to save nothing.
+    How long one has waited does not count beside another's listener who is about to hear nothing.
 
     A slot whose frames were lost, by a failed step or a caller that gave up, is out of step with its listener. It
     answers StageUnavailable until a Place starts it anew.
@@ -164,18 +168,18 @@ class StepThread:
         return min(map(_due, self._queue)) - time.monotonic()
 
     def _take(self) -> list[Job]:
-        """The most urgent job that may run, with others that may share its step. The lock is held."""
+        """The job needed soonest, with the next of those that may share its step. The lock is held."""
         free: list[Job] = []  # the oldest job of each slot
         seen: set[int] = set()
         for job in self._queue:
             if job.slot.row not in seen:
                 free.append(job)
             seen.add(job.slot.row)
-        first = min(free, key=_due)
+        first = min(free, key=_needed)
         batch: list[Job] = [first]
         if isinstance(first, Decode):
             alike = [j for j in free if j is not first and isinstance(j, Decode) and len(j.codes) == len(first.codes)]
-            batch += alike[: self._decoder.full_rows - 1]
+            batch += heapq.nsmallest(self._decoder.full_rows - 1, alike, key=_needed)
         taken = set(batch)
         self._queue = deque(job for job in self._queue if job not in taken)
         return batch
@@ -221,6 +225,10 @@ class StepThread:
 def _due(job: Job) -> float:
     """A Place is due at once: whatever comes after it in its slot waits for it."""
     return job.due if isinstance(job, Decode) else 0.0
+
+
+def _needed(job: Job) -> float:
+    return job.needed if isinstance(job, Decode) else 0.0
 
 
 def _all(jobs: list[Job], reason: str) -> list[tuple[Job, Result]]:

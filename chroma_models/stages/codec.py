@@ -49,7 +49,8 @@ class _Speech:
         started = time.perf_counter()
         codes = codes_array(frames)
         parts = [codes[i : i + group] for i in range(0, count, group)]
-        pcm = b"".join([await self._engine.decode(self._slot, part, gather_s) for part in parts])
+        decode, lead_s = self._engine.decode, self._lead.lead_s
+        pcm = b"".join([await decode(self._slot, part, gather_s, lead_s) for part in parts])
         self.decode_s += time.perf_counter() - started
         self._lead.sent(count)
         return AudioChunk(frames, pcm)

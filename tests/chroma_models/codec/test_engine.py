@@ -71,6 +71,34 @@ async def test_frames_that_may_wait_share_a_step_and_urgent_ones_wait_for_nobody
             assert steps == [([c.row], 1), ([a.row, b.row, c.row], 4)]
 
 
+async def test_a_listener_about_to_hear_nothing_goes_before_those_who_have_waited_longer(mimi: Mimi) -> None:
+    async with running(mimi, slots=4) as service:
+        engine = service.engine
+        async with engine.slot("a") as a, engine.slot("b") as b, engine.slot("c") as c, engine.slot("d") as d:
+            first = await service.hold_a_step(a)
+            asked = [(b, 4, 2.0), (c, 3, 1.0), (d, 1, 0.0)]
+            tasks = [asyncio.create_task(engine.decode(slot, frames(n), 0.0, lead_s)) for slot, n, lead_s in asked]
+            await asyncio.sleep(0.01)  # all of them are overdue, the first one most
+            service.steps.open()
+            await asyncio.gather(first, *tasks)
+            assert [call[0] for call in service.steps.calls] == [[a.row], [d.row], [c.row], [b.row]]
+
+
+async def test_of_too_many_for_one_step_those_needed_soonest_share_it(mimi: Mimi) -> None:
+    async with running(mimi, slots=20) as service, AsyncExitStack() as stack:
+        slots = [await stack.enter_async_context(service.engine.slot(f"turn {i}")) for i in range(20)]
+        full = service.decoder.full_rows
+        first = await service.hold_a_step(slots[0])
+        leads_s = {slot: 1.0 + (7 * i) % 19 for i, slot in enumerate(slots[1:])}
+        tasks = [asyncio.create_task(service.engine.decode(slot, frames(4), 0.0, s)) for slot, s in leads_s.items()]
+        await asyncio.sleep(0)
+        service.steps.open()
+        await asyncio.gather(first, *tasks)
+        soonest = sorted(leads_s, key=lambda slot: leads_s[slot])
+        steps = [sorted(slot.row for slot in part) for part in (soonest[:full], soonest[full:])]
+        assert [call[0] for call in service.steps.calls] == [[slots[0].row], *steps]
+
+
 async def test_nobody_waits_for_more_rows_than_a_step_is_worth_sharing_with(mimi: Mimi) -> None:
     async with running(mimi, slots=20) as service, AsyncExitStack() as stack:
         slots = [await stack.enter_async_context(service.engine.slot(f"turn {i}")) for i in range(20)]
