@@ -7,8 +7,10 @@ def register() -> None:
     from vllm import ModelRegistry
 
     from chroma_models.reasoner import vllm_pace
+    from chroma_models.reasoner.vllm_parent import end_with_parent
 
     vllm_pace.install()
+    end_with_parent()
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         # By name, so that nothing of the model is imported before vLLM wants it.
