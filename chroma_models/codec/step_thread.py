@@ -8,6 +8,8 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,8 +42,10 @@ class Decode:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Start a slot's stream anew: from a prepared state, or from nothing."""
+    """Start a slot's stream anew: from a prepared state, or from nothing. It is due at once: what follows it waits."""
 
+    due: ClassVar[float] = 0.0
+    needed: ClassVar[float] = 0.0
     slot: Slot
     state: StreamState | None
     future: "asyncio.Future[bytes] | None"  # None: nobody waits for it
@@ -113,7 +117,7 @@ class StepThread:
             if not self._working and not self._queue:
                 self._progress_at = time.monotonic()
             self._queue.append(job)
-            if _due(job) < self._sleeps_until or len(self._queue) >= self._decoder.full_rows:
+            if job.due < self._sleeps_until or len(self._queue) >= self._decoder.full_rows:
                 self._wake.notify()
 
     def abandon(self, slot: Slot) -> None:
@@ -165,7 +169,7 @@ class StepThread:
             return math.inf
         if len(self._queue) >= self._decoder.full_rows:
             return 0.0
-        return min(map(_due, self._queue)) - time.monotonic()
+        return min(job.due for job in self._queue) - time.monotonic()
 
     def _take(self) -> list[Job]:
         """The job needed soonest, with the next of those that may share its step. The lock is held."""
@@ -175,11 +179,11 @@ class StepThread:
             if job.slot.row not in seen:
                 free.append(job)
             seen.add(job.slot.row)
-        first = min(free, key=_needed)
+        first = min(free, key=attrgetter("needed"))
         batch: list[Job] = [first]
         if isinstance(first, Decode):
-            alike = [j for j in free if j is not first and isinstance(j, Decode) and len(j.codes) == len(first.codes)]
-            batch += heapq.nsmallest(self._decoder.full_rows - 1, alike, key=_needed)
+            alike = [j for j in free if isinstance(j, Decode) and len(j.codes) == len(first.codes)]
+            batch = heapq.nsmallest(self._decoder.full_rows, alike, key=attrgetter("needed"))
         taken = set(batch)
         self._queue = deque(job for job in self._queue if job not in taken)
         return batch
@@ -220,15 +224,6 @@ class StepThread:
         self.ran.add(time.perf_counter() - started, len(jobs))
         self.frames += len(jobs) * codes.shape[1]
         return [(job, row.tobytes()) for job, row in zip(jobs, pcm, strict=True)]
-
-
-def _due(job: Job) -> float:
-    """A Place is due at once: whatever comes after it in its slot waits for it."""
-    return job.due if isinstance(job, Decode) else 0.0
-
-
-def _needed(job: Job) -> float:
-    return job.needed if isinstance(job, Decode) else 0.0
 
 
 def _all(jobs: list[Job], reason: str) -> list[tuple[Job, Result]]:
